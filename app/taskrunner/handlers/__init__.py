@@ -1,0 +1,1 @@
+"""Built-in tasks, written with the sdk like any user's: ``webhook`` and ``email``."""

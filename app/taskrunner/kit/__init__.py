@@ -1,0 +1,1 @@
+"""Asyncio bricks that know nothing of tasks. Imports nothing of ours."""

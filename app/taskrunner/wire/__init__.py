@@ -1,0 +1,1 @@
+"""The gRPC language between scheduler and worker: generated messages in ``pb/`` and the columns that they carry."""
