@@ -17,6 +17,14 @@ class Lane(NamedTuple):
     key: str | None = None
 
 
+class Back(NamedTuple):
+    """Tasks went back to ``lane``: the first is for ``run_at``, in ``due_in`` seconds."""
+
+    lane: Lane
+    run_at: datetime
+    due_in: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
     """A task to be created. ``payload`` is JSON text. Of ``run_at`` and ``delay`` (seconds) at most one is set; neither means now."""
@@ -95,4 +103,3 @@ class Count(NamedTuple):
 
     status: Status
     n: int
-

@@ -1,0 +1,171 @@
+"""Which lanes to claim from, and from where: the scheduler's memory of the queue, fed with what the database answers.
+
+A lane's *mark* is a watermark: everything up to it has been claimed, as far as we know. A claim begins behind it, so it never walks over
+rows that it has been through. The mark moves back when something turns up before it: a hint, a retry, a late commit found by a sweep.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from taskrunner.domain.task import Lane
+
+NIL = UUID(int=0)
+BATCH = 500  # tasks in one claim: beyond that a bigger one is no faster
+BATCH_BYTES = 4 * 1024 * 1024  # payloads in one claim, as far as the lane's recent ones foretell
+LOCKED = 0.02  # seconds until a task that somebody has locked is tried again
+FORGET = 600.0  # seconds after which an empty lane is forgotten
+
+
+class Mark(NamedTuple):
+    """A place in a lane."""
+
+    run_at: datetime
+    id: UUID
+
+
+BEGINNING = Mark(datetime.min.replace(tzinfo=UTC), NIL)
+
+
+class Serves(NamedTuple):
+    """What a class of sessions can run: ``defaults`` are (max_attempts, timeout) of each type; ``queues`` is None for all of them."""
+
+    defaults: tuple[tuple[str, int, float], ...]
+    queues: frozenset[str] | None
+
+
+class Pick(NamedTuple):
+    """A lane to claim from: at most ``limit`` tasks behind ``mark``, with these values where the task has none of its own."""
+
+    lane: Lane
+    mark: Mark
+    limit: int
+    max_attempts: int
+    timeout: float
+
+
+class Took(NamedTuple):
+    """What a claim took from a lane: how many, how many bytes of payload, and the last of them."""
+
+    n: int
+    size: int
+    mark: Mark
+
+
+@dataclass(slots=True)
+class _State:
+    mark: Mark = BEGINNING
+    due_at: float | None = None  # on our clock; None: nothing is known to be there
+    peek: bool = False  # to be asked when the next task is due
+    empty: bool = False  # the last claim got nothing from it
+    seen_at: float = 0.0
+    size: float = 256.0  # bytes of a payload, smoothed
+
+
+class Lanes:
+    """All lanes that have been seen. Times are those of the caller's monotonic clock, in seconds."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[Lane, _State] = {}
+        self._turn = 0
+
+    def found(self, lane: Lane, *, run_at: datetime, due_at: float, now: float) -> None:
+        """There is a task in ``lane`` for ``run_at``, which is ``due_at`` on our clock."""
+        state = self._lanes.setdefault(lane, _State())
+        state.seen_at = now
+        if run_at <= state.mark.run_at:
+            state.mark = Mark(run_at, NIL)
+        if state.due_at is None or due_at < state.due_at:
+            state.due_at = due_at
+
+    def choose(self, serves: Serves, free: int, now: float) -> list[Pick]:
+        """The lanes to claim ``free`` tasks from, best first: lower priority number first, in turn within one priority.
+
+        Lanes of a lower rank come along only where the rank before has a single lane, whose leftover is theirs; otherwise the leftover of a lane
+        belongs to its neighbours, in the next round.
+        """
+        defaults = {task_type: (attempts, timeout) for task_type, attempts, timeout in serves.defaults}
+        ripe = [
+            (lane, state)
+            for lane, state in self._lanes.items()
+            if state.due_at is not None
+            and state.due_at <= now
+            and lane.task_type in defaults
+            and (serves.queues is None or lane.queue in serves.queues)
+        ]
+        picks: list[Pick] = []
+        for rank in sorted({lane.priority for lane, _ in ripe}):
+            peers = [(lane, state) for lane, state in ripe if lane.priority == rank]
+            self._turn += 1
+            turn = self._turn % len(peers)
+            quantum = min(-(-free // len(peers)), BATCH)
+            for lane, state in peers[turn:] + peers[:turn]:
+                limit = max(1, min(quantum, int(BATCH_BYTES / state.size)))
+                picks.append(Pick(lane, state.mark, limit, *defaults[lane.task_type]))
+            if len(peers) > 1:
+                break
+        return picks
+
+    def claimed(self, picks: Sequence[Pick], took: Mapping[Lane, Took], *, full: bool, now: float) -> None:
+        """What the claim of ``picks`` took. ``full``: it took as many as there were places, so lanes may have more."""
+        for pick in picks:
+            state = self._lanes[pick.lane]
+            got = took.get(pick.lane)
+            if got is not None:
+                state.seen_at = now
+                state.size += (got.size / got.n - state.size) / 4
+                if state.mark == pick.mark:  # else something turned up before it meanwhile
+                    state.mark = got.mark
+            if not full and (got.n if got else 0) < pick.limit:
+                state.due_at, state.peek, state.empty = None, True, got is None
+
+    def to_peek(self) -> list[tuple[Lane, Mark]]:
+        """Lanes that were taken from to the end: ask when their next task is due, then say ``peeked``."""
+        asked = [(lane, state.mark) for lane, state in self._lanes.items() if state.peek]
+        for lane, _ in asked:
+            self._lanes[lane].peek = False
+        return asked
+
+    def peeked(self, lane: Lane, due_at: float, now: float) -> bool:
+        """The next task behind the lane's mark is due then; whether to claim at once.
+
+        One that is due but was not to be had a moment ago is locked by somebody: by another scheduler that takes it, or by a stranger. No hurry.
+        """
+        state = self._lanes[lane]
+        if state.empty and due_at <= now:
+            due_at = now + LOCKED
+        if state.due_at is None or due_at < state.due_at:
+            state.due_at = due_at
+        return due_at <= now
+
+    def next_due(self, served: Iterable[Serves]) -> float | None:
+        """When the next task is due that anybody here can run."""
+        kinds = [({name for name, _, _ in s.defaults}, s.queues) for s in served]
+        times = [
+            state.due_at
+            for lane, state in self._lanes.items()
+            if state.due_at is not None
+            and any(lane.task_type in types and (queues is None or lane.queue in queues) for types, queues in kinds)
+        ]
+        return min(times, default=None)
+
+    def windows(self, newer: timedelta, older: timedelta | None) -> list[tuple[Lane, datetime, Mark]]:
+        """For each lane the stretch from ``newer`` to ``older`` before its mark: its lower end, and its upper end."""
+        stretches = []
+        for lane, state in self._lanes.items():
+            if state.mark > BEGINNING:
+                high = state.mark if not newer else Mark(_back(state.mark.run_at, newer), NIL)
+                low = BEGINNING.run_at if older is None else _back(state.mark.run_at, older)
+                stretches.append((lane, low, high))
+        return stretches
+
+    def forget(self, now: float) -> None:
+        """Drop lanes that nobody has seen a task in for a while."""
+        for lane in [lane for lane, state in self._lanes.items() if state.due_at is None and now - state.seen_at > FORGET]:
+            del self._lanes[lane]
+
+
+def _back(time: datetime, by: timedelta) -> datetime:
+    return BEGINNING.run_at if time - BEGINNING.run_at < by else time - by

@@ -1,0 +1,157 @@
+"""The dispatcher: claims due tasks for free places, and sleeps until the next one is due."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from taskrunner.domain.errors import TaskrunnerError
+from taskrunner.domain.lanes import BATCH, Lanes
+from taskrunner.domain.task import Back
+from taskrunner.scheduler.roster import Roster
+from taskrunner.store.claims import Claimed, Claims, Seat
+from taskrunner.store.notify import Hint
+from taskrunner.wire.pb.taskrunner.v1 import SchedulerMessage, Tasks
+
+log = structlog.get_logger()
+
+
+class Dispatcher:
+    """One loop, one claim at a time. Whatever may have made something claimable, or a place free, wakes it."""
+
+    def __init__(self, claims: Claims, roster: Roster, lanes: Lanes, *, undelivered: Callable[[Claimed], None]) -> None:
+        self._claims = claims
+        self._roster = roster
+        self._lanes = lanes
+        self._undelivered = undelivered
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._stopped = False
+        self._suspects: dict[str, float] = {}
+
+    def wake(self) -> None:
+        """A place became free."""
+        self._wake.set()
+
+    def hint(self, hint: Hint) -> None:
+        """Somebody made tasks claimable."""
+        for lane, (run_at, delay) in hint.lanes.items():
+            self.found(Back(lane, run_at, delay))
+
+    def found(self, *backs: Back) -> None:
+        """There are tasks in these lanes."""
+        now = self._loop.time()
+        for lane, run_at, due_in in backs:
+            self._lanes.found(lane, run_at=run_at, due_at=now + due_in, now=now)
+        self._wake.set()
+
+    def suspects(self, due_in: dict[str, float]) -> None:
+        """Types with suspects, and the seconds until the first of each is due."""
+        now = self._loop.time()
+        self._suspects = {name: now + seconds for name, seconds in due_in.items()}
+        if due_in:
+            self._wake.set()
+
+    def settled(self, backs: list[Back]) -> None:
+        """Outcomes are committed: tasks may have gone back, and a session that had a suspect may be free for the next one."""
+        if backs:
+            self.found(*backs)
+        elif self._suspects:
+            self._wake.set()
+
+    def stop(self) -> None:
+        """Claim nothing more."""
+        self._stopped = True
+
+    async def run(self) -> None:
+        """Dispatch, for ever."""
+        timer: asyncio.TimerHandle | None = None
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if timer is not None:
+                timer.cancel()
+            try:
+                await self._round()
+            except TaskrunnerError as error:
+                log.warning("claiming failed", error=str(error))
+                timer = self._loop.call_later(0.2, self._wake.set)
+                continue
+            due_at = self._next_due()
+            timer = None if due_at is None else self._loop.call_at(due_at, self._wake.set)
+
+    def _next_due(self) -> float | None:
+        """When to look again by ourselves; None while there are no workers, or no places (a place that becomes free wakes us)."""
+        classes = [serves for serves, sessions in self._roster.classes().items() if any(session.places for session in sessions)]
+        types = {name for serves in classes for name, _, _ in serves.defaults}
+        now = self._loop.time()
+        times = [due_at for name, due_at in self._suspects.items() if name in types and due_at > now]
+        first = self._lanes.next_due(classes)
+        return min([first, *times] if first is not None else times, default=None)
+
+    async def _round(self) -> None:
+        progress = True
+        while progress and not self._stopped:
+            progress = False
+            for serves, sessions in self._roster.classes().items():
+                seats = self._roster.seats(sessions)
+                free = min(sum(seat.free for seat in seats), BATCH)
+                picks = self._lanes.choose(serves, free, self._loop.time()) if free else []
+                if not picks:
+                    continue
+                claimed_at = self._loop.time()
+                claimed, took = await self._claims.claim(picks, seats)
+                n = sum(one.n for one in claimed)
+                self._lanes.claimed(picks, took, full=n >= free, now=self._loop.time())
+                self._deliver(claimed, claimed_at)
+                progress = True
+            if not progress:
+                progress = await self._peek()
+        await self._claim_suspects()
+
+    async def _peek(self) -> bool:
+        """Ask when the lanes that were found empty are due next; whether one of them is due by now."""
+        asked = self._lanes.to_peek()
+        if not asked:
+            return False
+        due = False
+        for lane, due_in in await self._claims.peek(asked):
+            now = self._loop.time()
+            due |= self._lanes.peeked(lane, now + due_in, now)
+        return due
+
+    async def _claim_suspects(self) -> None:
+        """One suspect at a time for each session."""
+        now = self._loop.time()
+        due = {name for name, due_at in self._suspects.items() if due_at <= now}
+        if not due or self._stopped:
+            return
+        for serves, sessions in self._roster.classes().items():
+            if due.isdisjoint(name for name, _, _ in serves.defaults):
+                continue
+            seats = [Seat(s.id, s.stream, 1) for s in sessions if s.places and s.outstanding < s.slots]
+            if seats:
+                self._deliver(await self._claims.claim_suspects(serves, seats), now)
+
+    def _deliver(self, claimed: list[Claimed], claimed_at: float) -> None:
+        for one in claimed:
+            session = self._roster.get(one.session)
+            if session is None or session.stream != one.stream:
+                self._undelivered(one)  # its stream broke meanwhile
+                continue
+            session.outstanding += one.n
+            session.send(SchedulerMessage(tasks=_message(one)), one, claimed_at)
+
+
+def _message(claimed: Claimed) -> Tasks:
+    return Tasks(
+        task_type=claimed.task_type,
+        queue=claimed.queue,
+        ids=claimed.ids,
+        epochs=claimed.epochs,
+        attempts=claimed.attempts,
+        max_attempts=claimed.max_attempts,
+        timeouts=claimed.timeouts,
+        run_ats=claimed.run_ats,
+        payloads=claimed.payloads,
+    )

@@ -1,0 +1,149 @@
+"""The scheduler's loops, opened and closed in order. Any number of schedulers run at once; none of them leads."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import structlog
+from grpclib.health.check import ServiceStatus
+
+from taskrunner.domain.errors import TaskrunnerError, Unavailable
+from taskrunner.domain.lanes import Lanes
+from taskrunner.kit.loops import every
+from taskrunner.scheduler.dispatch import Dispatcher
+from taskrunner.scheduler.leases import Leases
+from taskrunner.scheduler.lookout import PERIOD, Lookout
+from taskrunner.scheduler.roster import Roster
+from taskrunner.scheduler.service import SchedulerService
+from taskrunner.scheduler.settler import Settler
+from taskrunner.scheduler.upkeep import Upkeep
+from taskrunner.settings import Settings
+from taskrunner.store import migrate, notify
+from taskrunner.store.claims import PLANS, Claims, Looks
+from taskrunner.store.pool import Line
+from taskrunner.store.sessions import Sessions
+from taskrunner.store.settling import Settling
+from taskrunner.store.tasks import Store
+from taskrunner.store.upkeep import Upkeep as Tables
+from taskrunner.wire.server import serving
+
+log = structlog.get_logger()
+PATIENCE = 30.0  # seconds that a starting scheduler waits for its database
+GOODBYE = 5.0  # seconds that the workers of a stopping one have to go elsewhere
+TROUBLE = (TaskrunnerError,)
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """A running scheduler."""
+
+    address: str
+
+
+@asynccontextmanager
+async def serve(settings: Settings, store: Store) -> AsyncIterator[Scheduler]:
+    """Run a scheduler: entered when the schema is there and workers may connect, left when they have been sent elsewhere and all is settled.
+
+    Raises ConfigurationError for a port that is taken or a schema that is newer than this program, Unavailable without a database.
+    """
+    await _prepare(store)
+    async with AsyncExitStack() as stack:
+        office = Office(settings, store)
+        stack.push_async_callback(office.close)
+        async with asyncio.TaskGroup() as group:
+            loops = office.start(group)
+            try:
+                where = (settings.scheduler_host, settings.scheduler_port)
+                async with serving(office.service, *where, health=office.health, settings="SCHEDULER_HOST, SCHEDULER_PORT") as address:
+                    try:
+                        yield Scheduler(address)
+                    finally:
+                        await office.stop()
+            finally:
+                for loop in loops:
+                    loop.cancel()
+
+
+async def _prepare(store: Store) -> None:
+    """Bring the schema up to date, however many schedulers start at once, and make the leaves of the days to come."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        try:
+            for migration in await migrate.up(store.dsn):
+                log.info("schema changed", migration=migration.name)
+            await Tables(store.pool).make_leaves()
+        except Unavailable as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            log.warning("waiting for the database", error=str(error))
+            await asyncio.sleep(1)
+        else:
+            return
+
+
+class Office:
+    """The cast of the scheduler, and the connections that each keeps for life."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._store = store
+        pool = store.pool
+        self._lines = {name: Line(pool, setup=PLANS) for name in ("claim", "look", "settle", "control")}
+        self._listening = Line(pool, setup="set statement_timeout = 0")
+        roster, lanes = Roster(), Lanes()
+        sessions = Sessions(self._lines["control"])
+        self.leases = Leases(sessions, roster, settings, back=lambda backs: self.dispatcher.found(*backs))
+        self.dispatcher = Dispatcher(Claims(self._lines["claim"]), roster, lanes, undelivered=self.leases.undelivered)
+        self.lookout = Lookout(Looks(self._lines["look"]), roster, lanes, self.dispatcher)
+        self.settler = Settler(Settling(self._lines["settle"]), committed=self.dispatcher.settled)
+        self.upkeep = Upkeep(Tables(pool), sessions, settings)
+        self.service = SchedulerService(
+            settings=settings, sessions=sessions, roster=roster, dispatcher=self.dispatcher, settler=self.settler, leases=self.leases
+        )
+        self.health = ServiceStatus()
+        self.health.set(True)
+        self._look_now = asyncio.Event()
+        store.hints.subscribe(self.heard)
+
+    def heard(self, hint: notify.Hint) -> None:
+        """Somebody says that there is something to do."""
+        if hint.look:
+            self.lookout.look()
+            self._look_now.set()
+        if hint.cancels:
+            self.leases.tend()
+        if hint.lanes:
+            self.dispatcher.hint(hint)
+
+    def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start every loop. One that dies ends the process: a loop that cannot go on must not look alive."""
+        loops = {
+            "dispatcher": self.dispatcher.run(),
+            "settler": self.settler.run(),
+            "lease renewal": self.leases.renew(),
+            "lease watch": self.leases.watch(),
+            "lookout": every("lookout", PERIOD, self.lookout.run_once, wake=self._look_now, expected=TROUBLE),
+            "listener": every("listener", 1.0, self._listen, expected=TROUBLE),
+            "forced cancels": every("forced cancels", 2.0, self.upkeep.force_cancels, expected=TROUBLE),
+            "upkeep": every("upkeep", 60.0, self.upkeep.each_minute, expected=TROUBLE),
+            "leaves": every("leaves", 3600.0, self.upkeep.each_hour, expected=TROUBLE),
+        }
+        return [group.create_task(loop, name=name) for name, loop in loops.items()]
+
+    async def _listen(self) -> None:
+        await self._listening.run(lambda connection: notify.listen(connection, self.heard, but=self._store.hints.name))
+
+    async def stop(self) -> None:
+        """Claim nothing more, send the workers elsewhere, and settle what they reported."""
+        self.health.set(False)
+        self.dispatcher.stop()
+        await self.service.stop(GOODBYE)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE):
+                await self.settler.flushed()
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        self._store.hints.unsubscribe(self.heard)
+        for line in (*self._lines.values(), self._listening):
+            await line.close()

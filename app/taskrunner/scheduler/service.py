@@ -1,0 +1,229 @@
+"""The gRPC service that workers talk to: two streams a session, one that carries tasks and one that keeps the lease."""
+
+import asyncio
+import contextlib
+from typing import Any
+from uuid import UUID
+
+import structlog
+from grpclib import GRPCError
+from grpclib import Status as Code
+from grpclib.const import Cardinality, Handler
+from grpclib.exceptions import StreamTerminatedError
+from grpclib.server import Stream
+
+from taskrunner.domain.errors import TaskrunnerError
+from taskrunner.domain.lanes import Serves
+from taskrunner.scheduler.dispatch import Dispatcher
+from taskrunner.scheduler.leases import Leases
+from taskrunner.scheduler.roster import Roster, Session
+from taskrunner.scheduler.settler import Settler
+from taskrunner.settings import Settings
+from taskrunner.store.sessions import Accepted, Introduction, Sessions
+from taskrunner.wire import columns
+from taskrunner.wire.pb.taskrunner.v1 import BeatReply, BeatRequest, Goodbye, Hello, SchedulerMessage, Welcome, WorkerMessage
+
+log = structlog.get_logger()
+PROTOCOL = 1
+FIRST_MESSAGE = 5.0  # seconds for a stream to say who it is
+
+WorkStream = Stream[WorkerMessage, SchedulerMessage]
+BeatStream = Stream[BeatRequest, BeatReply]
+
+
+class SchedulerService:
+    """Serves ``taskrunner.v1.Scheduler``. Each Work stream has one reader and one writer."""
+
+    def __init__(  # noqa: PLR0913 — the cast of the scheduler, all by keyword
+        self, *, settings: Settings, sessions: Sessions, roster: Roster, dispatcher: Dispatcher, settler: Settler, leases: Leases
+    ) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._roster = roster
+        self._dispatcher = dispatcher
+        self._settler = settler
+        self._leases = leases
+        self.stopping = False
+        self.empty = asyncio.Event()
+        self.empty.set()
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """What grpclib serves."""
+        return {
+            "/taskrunner.v1.Scheduler/Work": Handler(self.work, Cardinality.STREAM_STREAM, WorkerMessage, SchedulerMessage),
+            "/taskrunner.v1.Scheduler/Beat": Handler(self.beat, Cardinality.STREAM_STREAM, BeatRequest, BeatReply),
+        }
+
+    async def work(self, stream: WorkStream) -> None:
+        """A Work stream, from Hello to its end."""
+        async with asyncio.timeout(FIRST_MESSAGE):
+            first = await stream.recv_message()
+        session = await self._welcome(stream, first.hello if first else None)
+        if session is None:
+            return
+        self._roster.add(session)
+        self.empty.clear()
+        self._dispatcher.wake()
+        log.info("worker connected", session=str(session.id), worker=session.name, stream=session.stream)
+        refused = ""
+        try:
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(self._write(session, stream), name=f"writer {session.name}")
+                await self._read(session, stream)
+                writer.cancel()
+        except* (StreamTerminatedError, ConnectionError, TimeoutError) as errors:
+            log.info("worker's stream broke", session=str(session.id), worker=session.name, error=str(errors.exceptions[0]) or "timed out")
+        except* ValueError as errors:
+            refused = str(errors.exceptions[0])
+            log.warning("worker's stream is not understood", session=str(session.id), worker=session.name, error=refused)
+        finally:
+            self._leave(session)
+        if refused:
+            raise GRPCError(Code.INVALID_ARGUMENT, refused)
+
+    async def _welcome(self, stream: WorkStream, hello: Hello | None) -> Session | None:
+        if hello is None:
+            raise GRPCError(Code.INVALID_ARGUMENT, "the first message of a Work stream is Hello")
+        if hello.protocol != PROTOCOL:
+            raise GRPCError(
+                Code.FAILED_PRECONDITION,
+                f"this scheduler speaks protocol {PROTOCOL}, the worker speaks {hello.protocol}: upgrade the older one",
+            )
+        if self.stopping:
+            raise GRPCError(Code.UNAVAILABLE, "this scheduler is stopping: go on with another one")
+        try:
+            who = _introduction(hello)
+            accepted = await self._sessions.hello(who, lease=self._settings.lease)
+        except ValueError as error:
+            raise GRPCError(Code.INVALID_ARGUMENT, f"Hello is not understood: {error}") from None
+        except TaskrunnerError as error:
+            raise GRPCError(Code.UNAVAILABLE, str(error)) from None
+        answer = Welcome(protocol=PROTOCOL, beat=self._settings.beat, lease=self._settings.lease)
+        if accepted is None:
+            answer.over = True
+            await stream.send_message(SchedulerMessage(welcome=answer))
+            return None
+        answer.lost_ids, answer.lost_epochs = accepted.lost_ids, accepted.lost_epochs
+        await stream.send_message(SchedulerMessage(welcome=answer))
+        return self._session(hello, who, accepted)
+
+    def _session(self, hello: Hello, who: Introduction, accepted: Accepted) -> Session:
+        capacity = hello.capacity
+        held = (len(who.ids) - len(accepted.lost_ids)) // columns.ID
+        return Session(
+            id=who.session,
+            stream=accepted.stream,
+            name=who.name,
+            serves=_serves(hello, self._settings),
+            slots=capacity.slots if capacity else 0,
+            prefetch=capacity.prefetch if capacity else 0,
+            outstanding=held,
+        )
+
+    async def _read(self, session: Session, stream: WorkStream) -> None:
+        while (message := await stream.recv_message()) is not None:
+            if (outcomes := message.outcomes) is not None:
+                session.outstanding -= self._settler.report(session, outcomes)
+                self._dispatcher.wake()
+            elif (started := message.started) is not None:
+                self._settler.started(started)
+            elif (capacity := message.capacity) is not None:
+                session.slots, session.prefetch = capacity.slots, capacity.prefetch
+                self._dispatcher.wake()
+            elif message.goodbye is not None:
+                session.taking = False
+                session.said_goodbye = True
+                session.wake.set()
+
+    async def _write(self, session: Session, stream: WorkStream) -> None:
+        """The stream's only writer. A message that cannot be sent in a third of a lease ends the stream."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await session.wake.wait()
+            session.wake.clear()
+            while session.outbox:
+                parcel = session.outbox[0]
+                if parcel.claimed and (not session.taking or loop.time() - parcel.claimed_at > self._settings.lease / 2):
+                    self._leases.undelivered(parcel.claimed)
+                    session.outstanding -= parcel.claimed.n
+                    session.outbox.popleft()
+                    continue
+                session.outbox.popleft()
+                async with asyncio.timeout(self._settings.lease / 3):
+                    await stream.send_message(parcel.message)
+
+    def _leave(self, session: Session) -> None:
+        """The stream is over: undo what was not sent, and say how the session stands."""
+        self._roster.remove(session)
+        for parcel in session.outbox:
+            if parcel.claimed:
+                self._leases.undelivered(parcel.claimed)
+        session.outbox.clear()
+        if session.said_goodbye:
+            self._leases.closed(session.id, session.stream)
+        else:
+            self._leases.lost_stream(session.id, session.stream)
+        if not len(self._roster):
+            self.empty.set()
+
+    async def beat(self, stream: BeatStream) -> None:
+        """A Beat stream: each request is answered once the lease is renewed."""
+        session: UUID | None = None
+        first = True
+        try:
+            while (request := await stream.recv_message()) is not None:
+                session = UUID(bytes=request.session)
+                self._leases.beating[session] += first
+                first = False
+                here = self._roster.get(session)
+                if here is not None:
+                    if here.lag > request.lag:
+                        self._dispatcher.wake()
+                    here.lag = request.lag
+                alive = await self._leases.beat(session)
+                ids, epochs = self._leases.cancels.get(session, (b"", b""))
+                await stream.send_message(BeatReply(over=not alive, cancel_ids=ids, cancel_epochs=epochs))
+        except (StreamTerminatedError, ConnectionError):
+            return
+        except ValueError:
+            raise GRPCError(Code.INVALID_ARGUMENT, "a session is 16 bytes") from None
+        finally:
+            if session is not None:
+                self._leases.lost_beat(session)
+
+    async def stop(self, grace: float) -> None:
+        """Take nobody on any more, send everybody elsewhere, and wait until they have gone, for ``grace`` seconds at most."""
+        self.stopping = True
+        for session in self._roster:
+            session.taking = False
+            session.send(SchedulerMessage(goodbye=Goodbye(reason="this scheduler stops")))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self.empty.wait()
+
+
+def _introduction(hello: Hello) -> Introduction:
+    if len(hello.ids) // columns.ID != len(hello.epochs) // columns.EPOCH:
+        raise ValueError("ids and epochs have different lengths")
+    return Introduction(
+        session=UUID(bytes=hello.session),
+        resumed=hello.resumed,
+        name=hello.name[:200],
+        address=hello.address[:200],
+        task_types=tuple(hello.task_types),
+        queues=tuple(hello.queues),
+        slots=hello.capacity.slots if hello.capacity else 0,
+        ids=hello.ids,
+        epochs=hello.epochs,
+    )
+
+
+def _serves(hello: Hello, settings: Settings) -> Serves:
+    def default(column: list[Any], at: int, otherwise: Any) -> Any:
+        return (column[at] if column else 0) or otherwise
+
+    defaults = tuple(
+        (name, default(hello.max_attempts, n, settings.max_attempts), default(hello.timeouts, n, settings.timeout))
+        for n, name in sorted(enumerate(hello.task_types), key=lambda pair: pair[1])
+    )
+    return Serves(defaults, None if "*" in hello.queues else frozenset(hello.queues))

@@ -1,0 +1,171 @@
+"""The settler: writes outcomes in batches, and tells each worker what is committed. While one batch is being written the next one fills."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import TypeVar
+
+import structlog
+
+from taskrunner.domain.errors import TaskrunnerError
+from taskrunner.domain.task import Back
+from taskrunner.scheduler.roster import Session
+from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR, GIVEN_BACK, Batch, Kind, Settling
+from taskrunner.wire import columns
+from taskrunner.wire.pb.taskrunner.v1 import Outcome, Outcomes, SchedulerMessage, Started
+from taskrunner.wire.pb.taskrunner.v1 import Settled as SettledMessage
+
+log = structlog.get_logger()
+T = TypeVar("T")
+LONGEST_DELAY = 366 * 86_400.0
+MOST = 1_000  # tasks in one statement, unless a single message has more
+
+KINDS = {
+    Outcome.COMPLETED: COMPLETED,
+    Outcome.RETRY: ERROR,
+    Outcome.FAILED: ERROR,
+    Outcome.SNOOZED: GIVEN_BACK,
+    Outcome.RELEASED: GIVEN_BACK,
+    Outcome.CANCELLED: CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    session: Session
+    outcomes: Outcomes
+    n: int
+
+
+class Settler:
+    """One loop, one statement at a time. What cannot be written now is written later: outcomes are fenced, so saying them again is safe."""
+
+    def __init__(self, settling: Settling, *, committed: Callable[[list[Back]], None]) -> None:
+        self._settling = settling
+        self._committed = committed
+        self._reports: dict[Kind, deque[_Report]] = {kind: deque() for kind in (COMPLETED, ERROR, GIVEN_BACK, CANCELLED)}
+        self._started: list[Started] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def report(self, session: Session, outcomes: Outcomes) -> int:
+        """Take a worker's outcomes; how many. Raises ValueError for columns of different lengths."""
+        n = _check(outcomes)
+        self._reports[KINDS.get(outcomes.outcome, ERROR)].append(_Report(session, outcomes, n))
+        self._idle.clear()
+        self._wake.set()
+        return n
+
+    def started(self, started: Started) -> None:
+        """Handlers of these are running."""
+        self._started.append(started)
+        self._wake.set()
+
+    async def flushed(self) -> None:
+        """Return when everything that was reported is written."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Settle, for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while any(self._reports.values()) or self._started:
+                try:
+                    await self._pass()
+                except TaskrunnerError as error:
+                    log.warning("settling failed, and is tried again", error=str(error))
+                    await asyncio.sleep(random.uniform(0.1, 0.4))
+            self._idle.set()
+
+    async def _pass(self) -> None:
+        if self._started:
+            started = self._started[:]
+            await self._settling.start(b"".join(s.ids for s in started), b"".join(s.epochs for s in started))
+            del self._started[: len(started)]
+        for kind, queue in self._reports.items():
+            if queue:
+                reports = _next(queue)
+                await self._settle(kind, reports)
+                for _ in reports:
+                    queue.popleft()
+
+    async def _settle(self, kind: Kind, reports: list[_Report]) -> None:
+        settled = await self._settling.settle(kind, _batch(reports))
+        if settled.refused:
+            await self._refuse(reports, settled.refused)
+        stale = dict(zip(columns.split(settled.stale_ids, columns.ID), columns.split(settled.stale_epochs, columns.EPOCH), strict=True))
+        batches: dict[Session, SettledMessage] = {}
+        for report in reports:
+            message = batches.setdefault(report.session, SettledMessage())
+            message.batches.append(report.outcomes.batch)
+            if stale:
+                theirs = [id for id in columns.split(report.outcomes.ids, columns.ID) if id in stale]  # noqa: A001 — the column's name
+                message.stale_ids += b"".join(theirs)
+                message.stale_epochs += b"".join(stale[id] for id in theirs)  # noqa: A001
+        for session, message in batches.items():
+            session.send(SchedulerMessage(settled=message))
+        self._committed(settled.back)
+
+    async def _refuse(self, reports: list[_Report], refused: dict[int, str]) -> None:
+        """The database does not take these outcomes: their tasks fail, and say why."""
+        batch = _batch(reports).part([*refused])
+        reasons = [f"what the handler returned or raised cannot be stored: {reason}" for reason in refused.values()]
+        none = [None] * len(refused)
+        await self._settling.settle(ERROR, Batch(ids=batch.ids, epochs=batch.epochs, errors=reasons, tracebacks=none, delays=none))
+
+
+def _next(queue: deque[_Report]) -> list[_Report]:
+    """The reports for one statement, which stay in the queue until it is committed."""
+    reports: list[_Report] = []
+    n = 0
+    for report in queue:
+        if reports and n + report.n > MOST:
+            break
+        reports.append(report)
+        n += report.n
+    return reports
+
+
+def _check(outcomes: Outcomes) -> int:
+    n, rest = divmod(len(outcomes.ids), columns.ID)
+    lengths: set[float] = {len(outcomes.epochs) / columns.EPOCH}
+    lengths |= {len(column) for column in (outcomes.results, outcomes.errors, outcomes.tracebacks) if column}
+    lengths |= {len(outcomes.delays) / 8} if outcomes.delays else set()
+    lengths |= {len(outcomes.run_ms) / 4} if outcomes.run_ms else set()
+    if rest or lengths != {n}:
+        raise ValueError("the columns of Outcomes have different lengths")
+    return n
+
+
+def _batch(reports: list[_Report]) -> Batch:
+    n = sum(report.n for report in reports)
+    completed = reports[0].outcomes.outcome == Outcome.COMPLETED
+    return Batch(
+        ids=b"".join(report.outcomes.ids for report in reports),
+        epochs=b"".join(report.outcomes.epochs for report in reports),
+        results=_gather([(report.outcomes.results, report.n) for report in reports], lambda json: json.decode("utf-8", "replace")),
+        errors=_gather([(report.outcomes.errors, report.n) for report in reports], str) or [None] * n,
+        tracebacks=_gather([(report.outcomes.tracebacks, report.n) for report in reports], str) or [None] * n,
+        delays=None if completed else [delay for report in reports for delay in _delays(report)],
+        run_ms=b"".join(report.outcomes.run_ms or bytes(4 * report.n) for report in reports),
+    )
+
+
+def _gather(parts: Sequence[tuple[Sequence[T], int]], read: Callable[[T], str]) -> list[str | None] | None:
+    """One column of several messages; what is empty is null. None where no message has it."""
+    if not any(values for values, _ in parts):
+        return None
+    return [read(value) if value else None for values, n in parts for value in (values or repeat(None, n))]
+
+
+def _delays(report: _Report) -> list[float | None]:
+    """Seconds until the next try: none for what is over, or was given back."""
+    if report.outcomes.outcome in (Outcome.FAILED, Outcome.RELEASED, Outcome.CANCELLED):
+        return [None] * report.n
+    given = columns.doubles(report.outcomes.delays) or (0.0,) * report.n
+    return [min(delay, LONGEST_DELAY) if delay > 0 else 0.0 for delay in given]

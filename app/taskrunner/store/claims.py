@@ -1,0 +1,157 @@
+"""The claim connection: takes due tasks for free seats, and finds out what is due next."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from psycopg.rows import namedtuple_row
+
+from taskrunner.domain.lanes import Mark, Pick, Serves, Took
+from taskrunner.domain.task import Lane
+from taskrunner.store.pool import Connection, Line
+from taskrunner.store.queries import sql
+
+# The plans of the batch statements are known: nested loops over the partial indexes. A plan made while the table was small must not
+# become a sequential scan of a large one.
+PLANS = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set enable_bitmapscan = off; set jit = off"
+
+
+class Seat(NamedTuple):
+    """Free places of a session, on its stream of that number."""
+
+    session: UUID
+    stream: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Tasks of one lane for one session, on its stream of that number, as columns (see ``wire/columns``)."""
+
+    session: UUID
+    stream: int
+    queue: str
+    task_type: str
+    n: int
+    ids: bytes
+    epochs: bytes
+    attempts: bytes
+    max_attempts: bytes
+    timeouts: bytes
+    run_ats: bytes
+    payloads: list[bytes]
+
+
+class Claims:
+    """What the dispatcher asks, on a connection that it keeps for life."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def claim(self, picks: Sequence[Pick], seats: Sequence[Seat]) -> tuple[list[Claimed], dict[Lane, Took]]:
+        """Take due tasks of the lanes of ``picks``, as many as there are seats at most. Durable when it returns.
+
+        Raises Unavailable or OutcomeUnknown; what was taken nevertheless is found by ``Sessions.take_back``, since no worker will ever name it.
+        """
+        parameters = {
+            "sessions": [seat.session for seat in seats],
+            "streams": [seat.stream for seat in seats],
+            "free": [seat.free for seat in seats],
+            **_lanes([pick.lane for pick in picks]),
+            "from_ats": [pick.mark.run_at for pick in picks],
+            "from_ids": [pick.mark.id for pick in picks],
+            "limits": [pick.limit for pick in picks],
+            "max_attempts": [pick.max_attempts for pick in picks],
+            "timeouts": [pick.timeout for pick in picks],
+        }
+        rows = await self._line.run(lambda connection: _fetch(connection, "claim_tasks", parameters), writes=True)
+        streams = {seat.session: seat.stream for seat in seats}
+        claimed: list[Claimed] = []
+        took: dict[Lane, Took] = {}
+        for r in rows:
+            lane = picks[r.lane - 1].lane
+            claimed.append(_claimed(r, streams, lane.queue, lane.task_type, r.n))
+            before = took.get(lane)
+            size = sum(map(len, r.payloads)) + (before.size if before else 0)
+            took[lane] = Took(r.n + (before.n if before else 0), size, Mark(r.mark_at, r.mark_id))
+        return claimed, took
+
+    async def claim_suspects(self, serves: Serves, seats: Sequence[Seat]) -> list[Claimed]:
+        """One suspect for each of the sessions that holds none."""
+        parameters = {
+            "sessions": [seat.session for seat in seats],
+            "streams": [seat.stream for seat in seats],
+            "task_types": [name for name, _, _ in serves.defaults],
+            "queues": None if serves.queues is None else [*serves.queues],
+        }
+        rows = await self._line.run(lambda connection: _fetch(connection, "claim_suspects", parameters), writes=True)
+        streams = {seat.session: seat.stream for seat in seats}
+        return [_claimed(r, streams, r.queue, r.task_type, 1) for r in rows]
+
+    async def peek(self, lanes: Sequence[tuple[Lane, Mark]]) -> list[tuple[Lane, float]]:
+        """Seconds until the next task behind each mark is due; lanes without one are left out."""
+        parameters = {
+            **_lanes([lane for lane, _ in lanes]),
+            "from_ats": [mark.run_at for _, mark in lanes],
+            "from_ids": [mark.id for _, mark in lanes],
+        }
+        rows = await self._line.run(lambda connection: _fetch(connection, "peek_lanes", parameters))
+        return [(lanes[r.lane - 1][0], r.due_in) for r in rows]
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        await self._line.close()
+
+
+class Looks:
+    """What the lookout asks, beside the claims and never in their way: it may have to walk over dead rows."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def find(self) -> list[tuple[Lane, datetime, float]]:
+        """All lanes with a claimable task: the time of its first one, and the seconds until then."""
+        rows = await self._line.run(lambda connection: _fetch(connection, "find_lanes", {}))
+        return [(Lane(r.queue, r.task_type, r.priority), r.run_at, r.due_in) for r in rows]
+
+    async def find_suspects(self) -> list[tuple[str, float]]:
+        """Types with suspects, and the seconds until the first is due."""
+        rows = await self._line.run(lambda connection: _fetch(connection, "find_suspects", {}))
+        return [(r.task_type, r.due_in) for r in rows]
+
+    async def sweep(self, stretches: Sequence[tuple[Lane, datetime, Mark]]) -> list[tuple[Lane, datetime]]:
+        """The first task within each stretch, as far as there is one."""
+        parameters = {
+            **_lanes([lane for lane, _, _ in stretches]),
+            "low_ats": [low for _, low, _ in stretches],
+            "high_ats": [high.run_at for _, _, high in stretches],
+            "high_ids": [high.id for _, _, high in stretches],
+        }
+        rows = await self._line.run(lambda connection: _fetch(connection, "sweep_lanes", parameters))
+        return [(stretches[r.lane - 1][0], r.run_at) for r in rows]
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        await self._line.close()
+
+
+def _claimed(r: Any, streams: dict[UUID, int], queue: str, task_type: str, n: int) -> Claimed:
+    return Claimed(
+        r.session, streams[r.session], queue, task_type, n, r.ids, r.epochs, r.attempts, r.max_attempts, r.timeouts, r.run_ats, r.payloads
+    )
+
+
+def _lanes(lanes: Sequence[Lane]) -> dict[str, Any]:
+    return {
+        "queues": [lane.queue for lane in lanes],
+        "task_types": [lane.task_type for lane in lanes],
+        "priorities": [lane.priority for lane in lanes],
+    }
+
+
+async def _fetch(connection: Connection, name: str, parameters: dict[str, Any]) -> list[Any]:
+    async with connection.cursor(binary=True, row_factory=namedtuple_row) as cursor:
+        await cursor.execute(sql(name), parameters)
+        return await cursor.fetchall()

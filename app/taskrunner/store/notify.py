@@ -1,0 +1,131 @@
+"""Hints: "there is something in this lane". They make things quick; nothing depends on them.
+
+A hint is sent after the commit, on a connection of its own: NOTIFY inside the inserting transaction would serialise all commits.
+While one is on its way the next one fills, and under load there are at most ``1 / GAP`` a second.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+
+from taskrunner.domain.errors import TaskrunnerError
+from taskrunner.domain.task import Lane
+from taskrunner.store.pool import Connection, Line
+
+CHANNEL = "taskrunner"
+GAP = 0.002
+MOST_LANES = 30  # a payload has 8,000 bytes; beyond that many lanes the listeners look for themselves
+
+
+@dataclass(slots=True)
+class Hint:
+    """What changed: the lanes with something to claim from a time on (and seconds until then), and sessions with a task to be cancelled.
+
+    ``look`` means: more than could be said.
+    """
+
+    lanes: dict[Lane, tuple[datetime, float]] = field(default_factory=dict)
+    cancels: set[UUID] = field(default_factory=set)
+    look: bool = False
+
+    def add(self, lane: Lane, run_at: datetime, delay: float) -> None:
+        """Something is in ``lane``, due at ``run_at``, in ``delay`` seconds."""
+        known = self.lanes.get(lane)
+        if known is None or run_at < known[0]:
+            self.lanes[lane] = (run_at, delay)
+
+    def dump(self, by: str) -> str:
+        """As the payload of NOTIFY. ``by`` names the process, which need not hear itself."""
+        lanes = [
+            {"queue": n.queue, "type": n.task_type, "priority": n.priority, "run_at": at, "in": delay}
+            for n, (at, delay) in self.lanes.items()
+        ]
+        many = len(lanes) > MOST_LANES
+        text = orjson.dumps(
+            {"v": 1, "by": by, "lanes": [] if many else lanes, "cancels": list(self.cancels)[:100], "look": self.look or many}
+        ).decode()
+        return text if len(text.encode()) < 7_900 else '{"v":1,"look":true}'
+
+    @classmethod
+    def load(cls, text: str) -> "Hint":
+        """From the payload of NOTIFY. What cannot be read is a reason to look."""
+        try:
+            raw: dict[str, Any] = orjson.loads(text)
+            hint = cls(look=bool(raw.get("look")))
+            for n in raw.get("lanes", ()):
+                hint.add(Lane(n["queue"], n["type"], n["priority"]), datetime.fromisoformat(n["run_at"]), n["in"])
+            hint.cancels.update(UUID(session) for session in raw.get("cancels", ()))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls(look=True)
+        return hint
+
+
+Listen = Callable[[Hint], None]
+
+
+class Hints:
+    """Sends hints to the schedulers of other processes, and at once to those of this one."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._next = Hint()
+        self._wake = asyncio.Event()
+        self._listeners: list[Listen] = []
+        self.name = uuid4().hex
+
+    def lane(self, lane: Lane, run_at: datetime, delay: float) -> None:
+        """Something in ``lane`` is due at ``run_at``, in ``delay`` seconds."""
+        self._next.add(lane, run_at, delay)
+        self._wake.set()
+
+    def cancel(self, session: UUID) -> None:
+        """Somebody asked to cancel a task that ``session`` holds."""
+        self._next.cancels.add(session)
+        self._wake.set()
+
+    def subscribe(self, listen: Listen) -> None:
+        """Call ``listen`` for each hint that begins in this process."""
+        self._listeners.append(listen)
+
+    def unsubscribe(self, listen: Listen) -> None:
+        """Call it no more."""
+        self._listeners.remove(listen)
+
+    async def run(self) -> None:
+        """Send what gathers, for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            hint, self._next = self._next, Hint()
+            for listen in self._listeners:
+                listen(hint)
+            payload = hint.dump(self.name)
+            try:
+                await self._line.run(lambda connection, payload=payload: _notify(connection, payload))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            except TaskrunnerError:
+                await asyncio.sleep(0.1)  # a hint that is lost costs a second at most
+            await asyncio.sleep(GAP)
+
+
+async def _notify(connection: Connection, payload: str) -> None:
+    await connection.execute("select pg_notify(%s, %s)", (CHANNEL, payload))
+
+
+async def listen(connection: Connection, heard: Listen, *, but: str) -> None:
+    """Hand each hint of processes other than ``but`` to ``heard``, for ever; raises when the connection is broken.
+
+    A connection that has been silent for 10 s is asked whether it still lives.
+    """
+    await connection.execute(f"listen {CHANNEL}")
+    heard(Hint(look=True))  # what was said before we listened
+    while True:
+        async for notification in connection.notifies(timeout=10):
+            if but not in notification.payload:
+                heard(Hint.load(notification.payload))
+        async with asyncio.timeout(5):
+            await connection.execute("select 1")

@@ -1,0 +1,134 @@
+"""The one pool of a process, and the connections that its loops keep for life."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, errors
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from taskrunner.domain.errors import ConfigurationError, OutcomeUnknown, Unavailable
+from taskrunner.store import columns
+
+Connection = AsyncConnection[Any]
+R = TypeVar("R")
+
+# A connection that answers so is of no use any more: the server goes down, or became a standby.
+DEAD_STATES = frozenset({"57P01", "57P02", "57P03", "25006"})
+# A write that ends so may have been committed all the same.
+UNKNOWN_STATES = frozenset({"08000", "08003", "08006", "57P01", "57P02", "40003"})
+SESSION = "set statement_timeout = '5s'; set lock_timeout = '1s'; set idle_in_transaction_session_timeout = '10s'"
+
+
+async def _configure(connection: Connection) -> None:
+    columns.register(connection.adapters)
+    await connection.execute(SESSION, prepare=False)
+
+
+@asynccontextmanager
+async def open_pool(dsn: str) -> AsyncIterator[AsyncConnectionPool[Connection]]:
+    """The pool, open but not necessarily connected: the database may come later. Raises ConfigurationError for a DSN that cannot be read."""
+    try:
+        psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(f"DB_DSN cannot be read: {error}") from None
+    kwargs = {
+        "autocommit": True,
+        "application_name": "taskrunner",
+        "connect_timeout": 5,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,
+    }
+    pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        dsn,
+        kwargs=kwargs,
+        min_size=1,
+        max_size=12,
+        timeout=5,
+        max_waiting=2_000,
+        configure=_configure,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+        name="taskrunner",
+        reconnect_timeout=2,
+    )
+    await pool.open()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@contextmanager
+def translated(*, writes: bool = False) -> Iterator[None]:
+    """Say in our words why a statement failed. With ``writes``, a connection that broke in between leaves the outcome unknown."""
+    try:
+        yield
+    except (PoolTimeout, errors.LockNotAvailable, errors.QueryCanceled, errors.DeadlockDetected, errors.SerializationFailure) as error:
+        raise Unavailable(f"the database is busy: {_line(error)}") from error
+    except errors.UndefinedTable as error:
+        raise Unavailable("the schema is not there yet; a scheduler makes it when it starts, or `taskrunner migrate up`") from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if writes and (error.sqlstate or "08000") in UNKNOWN_STATES:
+            raise OutcomeUnknown("the connection to the database broke while it was writing; whether it did is not known") from error
+        raise Unavailable(f"the database is away: {_line(error)}") from error
+    except errors.ReadOnlySqlTransaction as error:
+        raise Unavailable("the database is read-only: it is a standby now") from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+
+
+class Line:
+    """A connection of the pool that one loop keeps for life, opened anew when it broke. ``setup`` is what it sets on the session."""
+
+    def __init__(self, pool: AsyncConnectionPool[Connection], *, setup: str = "") -> None:
+        self._pool = pool
+        self._setup = setup
+        self._connection: Connection | None = None
+        self._turn = asyncio.Lock()
+
+    async def run(self, work: Callable[[Connection], Awaitable[R]], *, writes: bool = False) -> R:
+        """``work`` on the connection, one at a time. A connection that is of no use any more is given up; the next call opens another."""
+        async with self._turn:
+            return await self._run(work, writes=writes)
+
+    async def _run(self, work: Callable[[Connection], Awaitable[R]], *, writes: bool) -> R:
+        connection = self._connection
+        with translated():
+            if connection is None or connection.closed:
+                connection = await self._open()
+        try:
+            with translated(writes=writes):
+                return await work(connection)
+        except BaseException as error:
+            cause = error.__cause__ or error
+            if not isinstance(cause, psycopg.Error) or connection.closed or cause.sqlstate in DEAD_STATES:
+                await self.close(broken=True)
+            raise
+
+    async def _open(self) -> Connection:
+        await self.close(broken=True)
+        connection = await self._pool.getconn()
+        try:
+            if self._setup:
+                await connection.execute(self._setup, prepare=False)
+        except BaseException:
+            await connection.close()
+            await self._pool.putconn(connection)
+            raise
+        self._connection = connection
+        return connection
+
+    async def close(self, *, broken: bool = False) -> None:
+        """Give the connection back, when its loop is over; a ``broken`` one is closed first."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if broken:
+                await connection.close()
+            await self._pool.putconn(connection)

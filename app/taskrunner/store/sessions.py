@@ -1,0 +1,110 @@
+"""The control connection: sessions, their leases, and the tasks of those that are lost."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from taskrunner.domain.task import Back, Lane
+from taskrunner.store import leaves
+from taskrunner.store.columns import Longs, Uuids
+from taskrunner.store.pool import Connection, Line
+from taskrunner.store.queries import sql
+
+POISON_CAP = 3  # crashes of a task while it was its worker's only suspect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Introduction:
+    """Who a worker says it is. ``ids`` and ``epochs`` are the columns of what it holds."""
+
+    session: UUID
+    resumed: bool
+    name: str
+    address: str
+    task_types: tuple[str, ...]
+    queues: tuple[str, ...]
+    slots: int
+    ids: bytes
+    epochs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The number of the session's new stream, and the columns of what is not the session's any more."""
+
+    stream: int
+    lost_ids: bytes
+    lost_epochs: bytes
+
+
+class Sessions:
+    """What the scheduler asks about workers, on a connection that it keeps for life. Methods raise Unavailable while the database is away."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def hello(self, who: Introduction, *, lease: float) -> Accepted | None:
+        """Take the session on, on a new stream. None: it is dead, and the worker must begin another."""
+        return await self._line.run(lambda connection: _hello(connection, who, lease))
+
+    async def renew(self, ids: Collection[UUID], *, lease: float) -> set[UUID]:
+        """Prolong these leases; the ids of those that still live."""
+        rows = await self._rows("renew_sessions", {"ids": [*ids], "lease": lease})
+        return {row[0] for row in rows}
+
+    async def lose_stream(self, session: UUID, stream: int) -> None:
+        """The session's Work stream of that number ended without Goodbye."""
+        await self._line.run(lambda connection: connection.execute(sql("lose_stream"), {"id": session, "stream": stream}))
+
+    async def lose_beat(self, session: UUID) -> None:
+        """The session's Beat stream ended."""
+        await self._line.run(lambda connection: connection.execute(sql("lose_beat"), {"id": session}))
+
+    async def close_session(self, session: UUID, stream: int) -> None:
+        """The worker said Goodbye."""
+        await self._line.run(lambda connection: connection.execute(sql("close_session"), {"id": session, "stream": stream}))
+
+    async def end_dead(self, *, longest: float) -> list[tuple[UUID, str]]:
+        """Declare dead the sessions whose lease is over, or whose connections are both broken. ``longest`` is the longest lease that there is."""
+        return [(row[0], row[1]) for row in await self._rows("end_sessions", {"longest": longest})]
+
+    async def take_back(self) -> tuple[int, list[Back]]:
+        """Take tasks from dead sessions, and those that a live one never heard of: how many, and where they wait now."""
+        rows = await self._rows("take_back_tasks", {"cap": POISON_CAP})
+        return rows[0][0], [Back(Lane(*row[1:4]), row[4], row[5]) for row in rows if row[1] is not None]
+
+    async def release(self, session: UUID, stream: int, ids: bytes, epochs: bytes) -> list[Back]:
+        """Undo claims of which no byte was written to the worker."""
+        parameters = {"session": session, "stream": stream, "ids": Uuids(ids), "epochs": Longs(epochs)}
+        return [Back(Lane(*row[:3]), row[3], row[4]) for row in await self._rows("release_claims", parameters)]
+
+    async def cancel_requests(self, sessions: Collection[UUID]) -> list[tuple[UUID, bytes, bytes]]:
+        """Which tasks of these sessions somebody asked to cancel: (session, ids, epochs)."""
+        return [(row[0], row[1], row[2]) for row in await self._rows("cancel_requests", {"sessions": [*sessions]})]
+
+    async def force_cancels(self, *, grace: float) -> int:
+        """End what was to be cancelled longer than ``grace`` seconds ago."""
+        return int((await self._rows("force_cancels", {"grace": grace}))[0][0])
+
+    async def _rows(self, name: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        return await self._line.run(lambda connection: leaves.with_leaves(connection, sql(name), parameters))
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        await self._line.close()
+
+
+async def _hello(connection: Connection, who: Introduction, lease: float) -> Accepted | None:
+    opening = {"id": who.session, "lease": lease, "name": who.name, "address": who.address, "task_types": [*who.task_types]}
+    opening |= {"queues": [*who.queues], "slots": who.slots}
+    async with connection.transaction():
+        row = await (await connection.execute(sql("resume_session" if who.resumed else "open_session"), opening)).fetchone()
+        if row is None:
+            return None
+        if not who.ids:
+            return Accepted(row[0], b"", b"")
+        restamp = {"id": who.session, "stream": row[0], "ids": Uuids(who.ids), "epochs": Longs(who.epochs)}
+        lost = await (await connection.execute(sql("restamp_tasks"), restamp, binary=True)).fetchone()
+        assert lost is not None  # an aggregate
+        return Accepted(row[0], lost[0], lost[1])

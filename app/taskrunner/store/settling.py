@@ -1,0 +1,158 @@
+"""The settle connection: writes how attempts ended, in batches. Each row is fenced by its epoch, so every batch may be sent again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import errors
+
+from taskrunner.domain.task import Back, Lane
+from taskrunner.store import leaves
+from taskrunner.store.columns import Ints, Longs, Uuids
+from taskrunner.store.pool import Connection, Line
+from taskrunner.store.queries import sql
+
+BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, errors.ProgramLimitExceeded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Pairs of (id, epoch) that ended the same way, as columns. A column that is not there is None."""
+
+    ids: bytes
+    epochs: bytes
+    results: Sequence[str | None] | None = None
+    errors: Sequence[str | None] | None = None
+    tracebacks: Sequence[str | None] | None = None
+    delays: Sequence[float | None] | None = None
+    run_ms: bytes | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids) // 16
+
+    def part(self, numbers: Sequence[int]) -> "Batch":
+        """The rows of these numbers."""
+
+        def cut(blob: bytes, width: int) -> bytes:
+            return b"".join(blob[n * width : (n + 1) * width] for n in numbers)
+
+        def take(column: Sequence[Any] | None) -> list[Any] | None:
+            return None if column is None else [column[n] for n in numbers]
+
+        return Batch(
+            ids=cut(self.ids, 16),
+            epochs=cut(self.epochs, 8),
+            results=take(self.results),
+            errors=take(self.errors),
+            tracebacks=take(self.tracebacks),
+            delays=take(self.delays),
+            run_ms=None if self.run_ms is None else cut(self.run_ms, 4),
+        )
+
+    def parameters(self) -> dict[str, Any]:
+        """As the statements take it."""
+        return {
+            "ids": Uuids(self.ids),
+            "epochs": Longs(self.epochs),
+            "results": self.results,
+            "errors": self.errors,
+            "tracebacks": self.tracebacks,
+            "delays": self.delays,
+            "run_ms": None if self.run_ms is None else Ints(self.run_ms),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A way to end: its statement, and the statuses by which one sees that it happened before."""
+
+    statement: str
+    settled: tuple[str, ...]
+
+
+COMPLETED = Kind("complete_tasks", ("COMPLETED",))
+ERROR = Kind("fail_tasks", ("PENDING", "FAILED", "CANCELLED"))
+GIVEN_BACK = Kind("give_back_tasks", ("PENDING", "CANCELLED"))
+CANCELLED = Kind("cancel_tasks", ("CANCELLED",))
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a batch: the pairs that are stale, the numbers of rows that the database refused, and lanes that got tasks back."""
+
+    stale_ids: bytes
+    stale_epochs: bytes
+    refused: dict[int, str]
+    back: list[Back]
+
+
+class Settling:
+    """What the settler asks, on a connection that it keeps for life."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def start(self, ids: bytes, epochs: bytes) -> None:
+        """Handlers of these are running."""
+        await self._line.run(
+            lambda c: c.execute(sql("start_tasks"), {"ids": Uuids(ids), "epochs": Longs(epochs)}, binary=True), writes=True
+        )
+
+    async def settle(self, kind: Kind, batch: Batch) -> Settled:
+        """Write the batch; durable when it returns. Safe to repeat: what ended so before counts as settled.
+
+        Raises Unavailable or OutcomeUnknown; then say it again.
+        """
+        return await self._line.run(lambda connection: _settle(connection, kind, batch), writes=True)
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        await self._line.close()
+
+
+async def _settle(connection: Connection, kind: Kind, batch: Batch) -> Settled:
+    try:
+        rows = await _write(connection, kind, batch)
+    except BAD_DATA as error:
+        return await _bisected(connection, kind, batch, error)
+    back = [Back(Lane(*row[1:4]), row[4], row[5]) for row in rows if len(row) > 1 and row[1] is not None]
+    stale_ids = stale_epochs = b""
+    if rows[0][0] < len(batch):
+        parameters = {"ids": Uuids(batch.ids), "epochs": Longs(batch.epochs), "statuses": [*kind.settled]}
+        row = await (await connection.execute(sql("stale_tasks"), parameters, binary=True)).fetchone()
+        assert row is not None  # an aggregate
+        stale_ids, stale_epochs = row
+    return Settled(stale_ids, stale_epochs, {}, back)
+
+
+async def _write(connection: Connection, kind: Kind, batch: Batch) -> list[Any]:
+    try:
+        return await leaves.with_leaves(connection, sql(kind.statement), batch.parameters())
+    except errors.LockNotAvailable:
+        return await _around_locks(connection, kind, batch)
+
+
+async def _around_locks(connection: Connection, kind: Kind, batch: Batch) -> list[Any]:
+    """A stranger's transaction holds a row: settle the others now, and wait for that row again with the next try.
+
+    Raises LockNotAvailable in the end, so that the caller says the batch again; what is settled by then changes nothing.
+    """
+    async with connection.transaction():
+        cursor = await connection.execute(sql("unlocked_tasks"), {"ids": Uuids(batch.ids), "epochs": Longs(batch.epochs)}, binary=True)
+        free = {row[0].bytes for row in await cursor.fetchall()}
+        numbers = [n for n in range(len(batch)) if batch.ids[n * 16 : n * 16 + 16] in free]
+        if numbers:
+            await leaves.with_leaves(connection, sql(kind.statement), batch.part(numbers).parameters())
+    raise errors.LockNotAvailable("a row of the batch is locked by somebody else")
+
+
+async def _bisected(connection: Connection, kind: Kind, batch: Batch, error: psycopg.Error) -> Settled:
+    """The database refused the batch for a row of it: settle the others, and name that row."""
+    if len(batch) == 1:
+        return Settled(b"", b"", {0: (error.diag.message_primary or str(error)).split("\n", 1)[0]}, [])
+    half = len(batch) // 2
+    low = await _settle(connection, kind, batch.part(range(half)))
+    high = await _settle(connection, kind, batch.part(range(half, len(batch))))
+    refused = low.refused | {half + number: reason for number, reason in high.refused.items()}
+    return Settled(low.stale_ids + high.stale_ids, low.stale_epochs + high.stale_epochs, refused, low.back + high.back)

@@ -1,0 +1,118 @@
+-- Sessions, streams, and who gives a task back.
+
+-- name: open_session
+-- The first Hello. Sent again because its answer was lost, it is a Hello like any other.
+insert into sessions (id, lease_until, name, address, task_types, queues, slots)
+values (%(id)s, clock_timestamp() + %(lease)s * interval '1 second', %(name)s, %(address)s, %(task_types)s, %(queues)s, %(slots)s)
+on conflict (id) do update set stream = sessions.stream + 1, lease_until = excluded.lease_until, stream_lost_at = null
+where sessions.status = 'LIVE' returning stream
+
+-- name: resume_session
+update sessions set stream = stream + 1, lease_until = clock_timestamp() + %(lease)s * interval '1 second', stream_lost_at = null
+where id = %(id)s and status = 'LIVE' returning stream
+
+-- name: restamp_tasks
+-- What Hello names takes the new stream; what is not there any more is lost to the session.
+with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id),
+ours as (
+  update tasks_live t set stream = %(stream)s from d
+  where t.id = d.id and t.epoch = d.epoch and t.session = %(id)s
+  returning t.id)
+select coalesce(string_agg(uuid_send(d.id), ''), '') as ids, coalesce(string_agg(int8send(d.epoch), ''), '') as epochs from d
+where not exists (select from ours o where o.id = d.id)
+
+-- name: renew_sessions
+update sessions set lease_until = clock_timestamp() + %(lease)s * interval '1 second', beat_lost_at = null
+where id = any(%(ids)b::uuid[]) and status = 'LIVE' returning id
+
+-- name: lose_stream
+update sessions set stream_lost_at = clock_timestamp() where id = %(id)s and stream = %(stream)s and status = 'LIVE'
+
+-- name: lose_beat
+update sessions set beat_lost_at = clock_timestamp() where id = %(id)s and status = 'LIVE'
+
+-- name: end_sessions
+-- Dead: silent for a lease, or with both connections broken for half a second. A lease from too far in the future is one from before the
+-- database's clock went back.
+update sessions set status = 'DEAD', dead_at = clock_timestamp()
+where status = 'LIVE' and (lease_until < clock_timestamp() or lease_until > clock_timestamp() + %(longest)s * interval '1 second'
+  or (stream_lost_at is not null and beat_lost_at is not null
+      and greatest(stream_lost_at, beat_lost_at) < clock_timestamp() - interval '0.5 seconds'))
+returning id, name
+
+-- name: close_session
+-- Goodbye: the worker holds nothing any more.
+update sessions set status = 'DEAD', dead_at = clock_timestamp() where id = %(id)s and stream = %(stream)s and status = 'LIVE'
+
+-- name: take_back_tasks
+-- moves: QUEUED -> PENDING, RUNNING -> PENDING, QUEUED -> FAILED, RUNNING -> FAILED, QUEUED -> CANCELLED, RUNNING -> CANCELLED
+-- Tasks of dead sessions, and those of an older stream that the worker did not name in its last Hello. Such a one that was not started
+-- gets its attempt back. The others are suspects from now on: run one at a time, and given up after three crashes alone.
+with lost as materialized (
+  select t.id, t.epoch, t.attempt, s.name as worker, s.status = 'LIVE' and t.status = 'QUEUED' as unstarted,
+    case when t.cancel_requested_at is not null then 'CANCELLED'
+         when s.status = 'LIVE' and t.status = 'QUEUED' then 'PENDING'
+         when t.attempt >= t.max_attempts or t.crashes >= %(cap)s then 'FAILED' else 'PENDING' end as new_status,
+    case when t.crashes >= %(cap)s then format('given up: its worker died %%s times while it ran this task alone', t.crashes)
+         else 'the worker was lost' end as new_error
+  from sessions s join tasks_live t on t.session = s.id and (s.status = 'DEAD' or t.stream < s.stream)
+  order by t.id limit 2000 for no key update of t skip locked),
+noted as (
+  insert into attempts (task_id, epoch, attempt, outcome, error, worker)
+  select id, epoch, attempt, 'LOST', new_error, worker from lost where not unstarted),
+back as (
+  update tasks_live t set status = 'PENDING', session = null, stream = null, attempt = t.attempt - l.unstarted::int,
+    crashes = t.crashes + (not l.unstarted)::int, error = case when l.unstarted then t.error else l.new_error end, updated_at = clock_timestamp()
+  from lost l where t.id = l.id and t.epoch = l.epoch and l.new_status = 'PENDING'
+  returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key),
+gone as (
+  delete from tasks_live t using lost l where t.id = l.id and t.epoch = l.epoch and l.new_status <> 'PENDING'
+  returning t.*, l.new_status, null::jsonb as new_result, l.new_error, null::int as new_ms),
+{ending}
+select (select count(*) from lost) as n, b.* from (select) one
+left join (select queue, task_type, priority, min(run_at) as run_at,
+  min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority) b on true
+
+-- name: release_claims
+-- moves: QUEUED -> PENDING
+-- Claims of which this scheduler wrote no byte to the worker.
+with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id),
+back as (
+  update tasks_live t set status = 'PENDING', session = null, stream = null, attempt = t.attempt - 1, updated_at = clock_timestamp()
+  from d where t.id = d.id and t.epoch = d.epoch and t.session = %(session)s and t.stream = %(stream)s and t.status = 'QUEUED'
+  returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key)
+select queue, task_type, priority, min(run_at) as run_at,
+  min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority
+
+-- name: cancel_requests
+select session, string_agg(uuid_send(id), '') as ids, string_agg(int8send(epoch), '') as epochs from tasks_live
+where cancel_requested_at is not null and session = any(%(sessions)b::uuid[]) group by session
+
+-- name: force_cancels
+-- moves: QUEUED -> CANCELLED, RUNNING -> CANCELLED
+-- The worker had its grace.
+with gone as (
+  delete from tasks_live t using (
+    select id, epoch from tasks_live where cancel_requested_at < clock_timestamp() - %(grace)s * interval '1 second' and session is not null
+    order by id limit 500 for update skip locked) d
+  where t.id = d.id and t.epoch = d.epoch
+  returning t.*, 'CANCELLED' as new_status, null::jsonb as new_result, 'cancelled while its handler did not stop' as new_error, null::int as new_ms),
+{ending}
+select count(*) from gone
+
+-- name: forget_sessions
+delete from sessions s where status = 'DEAD' and dead_at < clock_timestamp() - interval '1 hour'
+and not exists (select from tasks_live t where t.session = s.id)
+
+-- name: sum_tally
+-- One row a minute, queue, type and outcome, once the minute is over.
+with old as (
+  delete from tally where ctid = any(array(
+    select ctid from tally where minute < date_trunc('minute', now()) - interval '1 minute' and minute >= now() - interval '10 minutes' limit 50000
+    for update skip locked))
+  returning *)
+insert into tally (minute, queue, task_type, outcome, n, run_ms)
+select minute, queue, task_type, outcome, sum(n), sum(run_ms) from old group by minute, queue, task_type, outcome having sum(n) <> 0 or sum(run_ms) <> 0
+
+-- name: forget_tally
+delete from tally where minute < date_trunc('day', now() - %(age)s, 'UTC')

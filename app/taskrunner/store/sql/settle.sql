@@ -1,0 +1,91 @@
+-- How attempts end. Each names (id, epoch) pairs; a pair that is not held changes nothing.
+
+-- name: start_tasks
+-- moves: QUEUED -> RUNNING
+update tasks_live t set status = 'RUNNING', updated_at = now()
+from (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id) d
+where t.id = d.id and t.epoch = d.epoch and t.status = 'QUEUED'
+
+-- name: complete_tasks
+-- moves: QUEUED -> COMPLETED, RUNNING -> COMPLETED
+with d as materialized (
+  select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(results)b::text[], %(run_ms)b::int[]) d (id, epoch, result, run_ms) order by id),
+gone as (
+  delete from tasks_live t using d
+  where t.id = d.id and t.epoch = d.epoch and t.status in ('QUEUED', 'RUNNING')
+  returning t.*, 'COMPLETED' as new_status, d.result::jsonb as new_result, null::text as new_error, d.run_ms as new_ms),
+{ending}
+select count(*) from gone
+
+-- name: cancel_tasks
+-- moves: QUEUED -> CANCELLED, RUNNING -> CANCELLED
+with d as materialized (
+  select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(run_ms)b::int[]) d (id, epoch, run_ms) order by id),
+gone as (
+  delete from tasks_live t using d
+  where t.id = d.id and t.epoch = d.epoch and t.status in ('QUEUED', 'RUNNING')
+  returning t.*, 'CANCELLED' as new_status, null::jsonb as new_result, null::text as new_error, d.run_ms as new_ms),
+{ending}
+select count(*) from gone
+
+-- name: fail_tasks
+-- moves: QUEUED -> PENDING, RUNNING -> PENDING, QUEUED -> FAILED, RUNNING -> FAILED, QUEUED -> CANCELLED, RUNNING -> CANCELLED
+-- An error: tried again after its delay, unless there is none (the handler gave up), attempts are used up, or somebody asked to cancel.
+with d as materialized (
+  select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(errors)b::text[], %(tracebacks)b::text[], %(delays)b::float8[], %(run_ms)b::int[])
+    d (id, epoch, error, traceback, delay, run_ms) order by id),
+held as materialized (
+  select d.*, t.attempt, s.name as worker,
+    d.delay is null or t.attempt >= t.max_attempts or t.cancel_requested_at is not null as last
+  from d join tasks_live t on t.id = d.id and t.epoch = d.epoch and t.status in ('QUEUED', 'RUNNING')
+  left join sessions s on s.id = t.session
+  order by d.id for no key update of t),
+noted as (
+  insert into attempts (task_id, epoch, attempt, outcome, error, traceback, worker, run_ms)
+  select id, epoch, attempt, 'ERROR', error, traceback, worker, run_ms from held),
+back as (
+  update tasks_live t set status = 'PENDING', session = null, stream = null, run_at = clock_timestamp() + h.delay * interval '1 second',
+    error = h.error, updated_at = clock_timestamp()
+  from held h where t.id = h.id and t.epoch = h.epoch and not h.last
+  returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key),
+gone as (
+  delete from tasks_live t using held h where t.id = h.id and t.epoch = h.epoch and h.last
+  returning t.*, case when t.cancel_requested_at is null then 'FAILED' else 'CANCELLED' end as new_status,
+    null::jsonb as new_result, h.error as new_error, h.run_ms as new_ms),
+{ending}
+select (select count(*) from held) as n, b.* from (select) one
+left join (select queue, task_type, priority, min(run_at) as run_at,
+  min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority) b on true
+
+-- name: give_back_tasks
+-- moves: QUEUED -> PENDING, RUNNING -> PENDING, QUEUED -> CANCELLED, RUNNING -> CANCELLED
+-- By the worker's own word: not started, or snoozed. The attempt is returned.
+with d as materialized (
+  select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(delays)b::float8[]) d (id, epoch, delay) order by id),
+held as materialized (
+  select d.*, t.cancel_requested_at is not null as last
+  from d join tasks_live t on t.id = d.id and t.epoch = d.epoch and t.status in ('QUEUED', 'RUNNING')
+  order by d.id for no key update of t),
+back as (
+  update tasks_live t set status = 'PENDING', session = null, stream = null, attempt = t.attempt - 1,
+    run_at = case when h.delay is null then t.run_at else clock_timestamp() + h.delay * interval '1 second' end, updated_at = clock_timestamp()
+  from held h where t.id = h.id and t.epoch = h.epoch and not h.last
+  returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key),
+gone as (
+  delete from tasks_live t using held h where t.id = h.id and t.epoch = h.epoch and h.last
+  returning t.*, 'CANCELLED' as new_status, null::jsonb as new_result, null::text as new_error, null::int as new_ms),
+{ending}
+select (select count(*) from held) as n, b.* from (select) one
+left join (select queue, task_type, priority, min(run_at) as run_at,
+  min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority) b on true
+
+-- name: unlocked_tasks
+-- Those of a batch that nobody else has locked, locked for us: the batch goes on without waiting for a stranger.
+with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id)
+select t.id from d join tasks_live t on t.id = d.id order by d.id for no key update of t skip locked
+
+-- name: stale_tasks
+-- Of a batch that changed fewer rows than it names: the pairs that did not end so before either (an acknowledgement may have been lost).
+with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch))
+select coalesce(string_agg(uuid_send(d.id), ''), '') as ids, coalesce(string_agg(int8send(d.epoch), ''), '') as epochs from d
+where not exists (select from tasks t where t.id = d.id and t.epoch = d.epoch and t.status = any(%(statuses)s::text[]))

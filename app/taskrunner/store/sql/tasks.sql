@@ -1,0 +1,95 @@
+-- What the API asks: create, read, change by a person.
+
+-- fragment: task
+id, task_type, queue, priority, payload::text as payload, status, run_at, attempt, max_attempts, timeout, tags, created_at, updated_at,
+finished_at, cancel_requested_at, result::text as result, error
+
+-- fragment: ending
+-- The one way into tasks_finished. It follows a CTE `gone` with all columns of the deleted row and new_status, new_result, new_error, new_ms.
+kept as (
+  insert into tasks_finished (id, task_type, queue, priority, payload, status, run_at, attempt, max_attempts, timeout, crashes, hooks, waits,
+    blocked, epoch, session, stream, cancel_requested_at, key, unique_key, tags, created_at, updated_at, finished_at, result, error,
+    group_id, schedule_id, fire_time)
+  select id, task_type, queue, priority, payload, new_status, run_at, attempt, max_attempts, timeout, crashes, hooks, waits,
+    false, epoch, null, null, cancel_requested_at, key, unique_key, tags, created_at, now(), now(), new_result, new_error,
+    group_id, schedule_id, fire_time
+  from gone),
+counted as (
+  insert into tally (minute, queue, task_type, outcome, n, run_ms)
+  select date_trunc('minute', now()), queue, task_type, new_status, count(*), coalesce(sum(new_ms), 0) from gone group by queue, task_type, new_status)
+
+-- name: create_tasks
+-- moves: new -> PENDING
+with asked as materialized (
+  select a.*, taskrunner_uuidv7() as id, clock_timestamp() as now
+  from unnest(%(task_types)b::text[], %(queues)b::text[], %(priorities)b::smallint[], %(payloads)b::text[], %(run_ats)b::timestamptz[],
+    %(delays)b::float8[], %(max_attempts)b::int[], %(timeouts)b::real[], %(tags)b::text[])
+    with ordinality a (task_type, queue, priority, payload, run_at, delay, max_attempts, timeout, tags, ord)),
+made as (
+  insert into tasks_live (id, task_type, queue, priority, payload, run_at, max_attempts, timeout, tags, created_at, updated_at)
+  select id, task_type, queue, priority, payload::jsonb, coalesce(run_at, now + coalesce(delay, 0) * interval '1 second'), max_attempts, timeout,
+    coalesce(tags::text[], '{}'), now, now
+  from asked)
+select id, coalesce(run_at, now + coalesce(delay, 0) * interval '1 second'), now from asked order by ord
+
+-- name: get_task
+select {task} from tasks where id = %(id)s
+
+-- name: get_attempts
+select attempt, outcome, error, traceback, worker, run_ms, ended_at from attempts where task_id = %(id)s order by epoch
+
+-- name: list_tasks
+select {task} from tasks
+where (%(before)s::uuid is null or id < %(before)s)
+  and (%(statuses)s::text[] is null or status = any(%(statuses)s))
+  and (%(task_type)s::text is null or task_type = %(task_type)s)
+  and (%(queue)s::text is null or queue = %(queue)s)
+  and (%(tag)s::text is null or (tags <> '{}' and tags @> array[%(tag)s::text]))
+  and (%(created_after)s::timestamptz is null or created_at > %(created_after)s)
+  and (%(created_before)s::timestamptz is null or created_at < %(created_before)s)
+order by id desc limit %(limit)s
+
+-- name: finished_tasks
+select a.id from unnest(%(ids)b::uuid[]) a (id)
+where not exists (select from tasks_live t where t.id = a.id)
+
+-- name: count_tasks
+select status, count(*) as n from tasks_live group by status
+union all
+select outcome, sum(n)::bigint from tally group by outcome having sum(n) > 0
+
+-- name: cancel_pending
+-- moves: PENDING -> CANCELLED
+with gone as (
+  delete from tasks_live where id = %(id)s and status = 'PENDING'
+  returning *, 'CANCELLED' as new_status, null::jsonb as new_result, null::text as new_error, null::int as new_ms),
+{ending}
+select 1 from gone
+
+-- name: request_cancel
+-- A held task: the worker is told, and its answer or upkeep moves it.
+update tasks_live set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()), updated_at = clock_timestamp()
+where id = %(id)s and status in ('QUEUED', 'RUNNING') returning session
+
+-- name: retry_task
+-- moves: COMPLETED -> PENDING, FAILED -> PENDING, CANCELLED -> PENDING
+with gone as (delete from tasks_finished where id = %(id)s returning *),
+uncounted as (
+  insert into tally (minute, queue, task_type, outcome, n)
+  select date_trunc('minute', finished_at), queue, task_type, status, -1 from gone)
+insert into tasks_live (id, task_type, queue, priority, payload, status, run_at, attempt, max_attempts, timeout, crashes, hooks, waits,
+  blocked, epoch, session, stream, cancel_requested_at, key, unique_key, tags, created_at, updated_at, finished_at, result, error,
+  group_id, schedule_id, fire_time)
+select id, task_type, queue, priority, payload, 'PENDING', clock_timestamp(), 0, max_attempts, timeout, 0, hooks, waits,
+  false, epoch, null, null, null, key, unique_key, tags, created_at, clock_timestamp(), null, null, null,
+  group_id, schedule_id, fire_time
+from gone returning queue, task_type, priority, run_at
+
+-- name: run_task_now
+-- moves: PENDING -> PENDING
+update tasks_live set run_at = clock_timestamp(), updated_at = clock_timestamp()
+where id = %(id)s and status = 'PENDING' returning queue, task_type, priority, run_at
+
+-- name: schema_version
+select max(version_id) from (
+  select distinct on (version_id) version_id, is_applied from goose_db_version order by version_id, id desc) v where is_applied

@@ -1,0 +1,42 @@
+"""What keeps the tables small. Every pass is short, may be repeated, and may run in several schedulers at once."""
+
+from datetime import timedelta
+
+from psycopg_pool import AsyncConnectionPool
+
+from taskrunner.store import leaves
+from taskrunner.store.pool import Connection, translated
+from taskrunner.store.queries import sql
+
+
+class Upkeep:
+    """Passes over the tables. Each raises Unavailable while the database is away or busy."""
+
+    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
+        self._pool = pool
+
+    async def make_leaves(self) -> None:
+        """Make the day leaves of the week to come."""
+        with translated():
+            async with self._pool.connection() as connection:
+                await leaves.make(connection)
+
+    async def drop_leaves(self, *, retention: float) -> list[str]:
+        """Drop the days that ended more than ``retention`` seconds ago; the names of those dropped."""
+        with translated():
+            async with self._pool.connection() as connection:
+                dropped = await leaves.drop(connection, retention=retention)
+                await connection.execute(sql("forget_tally"), {"age": timedelta(seconds=retention)})
+        return dropped
+
+    async def sum_tally(self) -> None:
+        """Sum up the minutes that are over."""
+        with translated():
+            async with self._pool.connection() as connection:
+                await connection.execute(sql("sum_tally"))
+
+    async def forget_sessions(self) -> None:
+        """Delete sessions that have been dead for an hour and hold nothing."""
+        with translated():
+            async with self._pool.connection() as connection:
+                await connection.execute(sql("forget_sessions"))

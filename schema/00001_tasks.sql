@@ -1,0 +1,157 @@
+-- taskrunner's tables, and how they are used.
+--
+-- TABLES
+--   tasks            one table for its readers, partitioned by status. The engine writes its leaves:
+--   tasks_live       PENDING, QUEUED, RUNNING. Small and hot; everything the engine looks for is served by a partial index.
+--   tasks_finished   COMPLETED, FAILED, CANCELLED, by UTC day of finished_at. Insert-only; a day is detached and dropped whole
+--                    when retention is over, so there are no DELETE sweeps and no bloat. There is no default leaf (it would forbid
+--                    DETACH … CONCURRENTLY): leaves are made a week ahead, and a settle that finds none makes it.
+--   attempts         one row for each attempt that did not succeed. Insert-only, by day.
+--   tally            outcomes counted by minute, queue and type: each settle adds rows, upkeep sums them up. Pages read it instead
+--                    of counting tasks_finished.
+--   sessions         one row for each start of a worker process. Its lease is the lease of everything that the worker holds.
+--   gates            queues and types that are closed until a time.
+--
+-- STATES   PENDING -> QUEUED -> RUNNING -> COMPLETED | FAILED | CANCELLED; domain/lifecycle.py is the whole table, and each statement
+--   in store/sql names its moves. CHECK constraints make half-states impossible.
+--
+-- FENCE    epoch grows by one at each claim and never goes back, not even by a retry by hand. Whoever reports on a task names
+--   (id, epoch); a pair that is no longer held changes nothing.
+--
+-- SESSION AND STREAM   A claim stamps the worker's session and the number of its stream. Each accepted Hello raises that number, and
+--   re-stamps what the worker says it holds. So a held row with an older number is one that the worker never heard of: it goes back.
+--
+-- LANES    (queue, task_type, priority) are the leading columns of tasks_live_due. A claim reads a lane in order of (run_at, id) from
+--   a watermark that the scheduler keeps in memory, so it never walks over what was claimed before (dead rows that an old
+--   snapshot keeps from vacuum), nor over tasks of types that nobody serves. Tasks with crashes > 0 are suspects: they have an index of
+--   their own and are claimed one at a time.
+--
+-- LOCKS    in this order: sessions, tasks (live, then finished), gates; ids sorted within each. Statements that can skip a locked row
+--   skip it. A statement that may wait for a lock and then decides by other rows would decide by the snapshot from before the
+--   wait: lock first, look in the next statement.
+--
+-- TIME     is the database's. Nobody else's clock is written here.
+
+-- +goose Up
+
+-- +goose StatementBegin
+-- Ids are UUIDv7 (RFC 9562), drawn by the database. PostgreSQL 18 has them, 15 to 17 get them made of a random one.
+do $do$
+begin
+  if current_setting('server_version_num')::int >= 180000 then
+    create function taskrunner_uuidv7() returns uuid language sql volatile parallel safe
+      as $f$ select pg_catalog.uuidv7() $f$;
+  else
+    create function taskrunner_uuidv7() returns uuid language sql volatile parallel safe
+      as $f$ select encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing
+        substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6), 52, 1), 53, 1), 'hex')::uuid $f$;
+  end if;
+end
+$do$;
+-- +goose StatementEnd
+
+create table sessions (
+  id uuid primary key,
+  status text not null default 'LIVE' check (status in ('LIVE', 'DEAD')),
+  stream bigint not null default 1,
+  lease_until timestamptz not null,
+  stream_lost_at timestamptz,
+  beat_lost_at timestamptz,
+  dead_at timestamptz,
+  name text not null default '',
+  address text not null default '',
+  task_types text[] not null default '{}',
+  queues text[] not null default '{}',
+  slots int not null default 0,
+  started_at timestamptz not null default clock_timestamp(),
+  constraint dead_has_its_time check ((status = 'DEAD') = (dead_at is not null))
+) with (fillfactor = 50);
+
+create table tasks (
+  id uuid not null default taskrunner_uuidv7(),
+  task_type text not null check (length(task_type) between 1 and 200),
+  queue text not null default 'default' check (length(queue) between 1 and 200),
+  priority smallint not null default 2 check (priority between 1 and 4),
+  payload jsonb not null,
+  status text not null default 'PENDING',
+  run_at timestamptz not null default clock_timestamp()
+    check (run_at between '0001-01-01 00:00:00+00' and '9999-12-31 23:59:59.999999+00'),
+  attempt int not null default 0,
+  max_attempts int check (max_attempts between 1 and 1000), -- null until the first claim, unless given: then the handler's own, or the setting
+  timeout real check (timeout > 0),                         -- likewise; seconds for one attempt
+  crashes smallint not null default 0,
+  hooks smallint not null default 0,                        -- room: how many wait for this one's end
+  waits smallint not null default 0,                        -- room: how many this one waits for
+  blocked boolean not null default false check (not blocked or status = 'PENDING'),
+  epoch bigint not null default 0,
+  session uuid,
+  stream bigint,
+  cancel_requested_at timestamptz,
+  key text check (length(key) between 1 and 200),           -- room: the key of a limit
+  unique_key text check (octet_length(unique_key) <= 1000),
+  tags text[] not null default '{}',
+  created_at timestamptz not null default clock_timestamp(),
+  updated_at timestamptz not null default clock_timestamp(),
+  finished_at timestamptz,
+  result jsonb,
+  error text,
+  group_id uuid,                                            -- room
+  schedule_id uuid,                                         -- room
+  fire_time timestamptz,                                    -- room
+  constraint held_names_its_session check ((status in ('QUEUED', 'RUNNING')) = (session is not null) and (session is null) = (stream is null)),
+  constraint finished_has_its_time check ((status in ('COMPLETED', 'FAILED', 'CANCELLED')) = (finished_at is not null))
+) partition by list (status);
+
+create table tasks_live partition of tasks for values in ('PENDING', 'QUEUED', 'RUNNING')
+  with (fillfactor = 80, vacuum_truncate = off,
+        autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0,
+        autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 200000,
+        autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000);
+alter table tasks_live add primary key (id);
+create index tasks_live_due on tasks_live (queue, task_type, priority, run_at, id)
+  where status = 'PENDING' and key is null and not blocked and crashes = 0;
+create index tasks_live_suspect on tasks_live (queue, task_type, run_at, id)
+  where status = 'PENDING' and key is null and not blocked and crashes > 0;
+create index tasks_live_held on tasks_live (session, stream) where session is not null;
+create index tasks_live_cancel on tasks_live (session) where cancel_requested_at is not null;
+create unique index tasks_live_unique on tasks_live (unique_key) where unique_key is not null;
+
+create table tasks_finished partition of tasks for values in ('COMPLETED', 'FAILED', 'CANCELLED')
+  partition by range (finished_at);
+alter table tasks_finished add primary key (id, finished_at);
+create index tasks_finished_bad on tasks_finished (id) where status <> 'COMPLETED';
+create index tasks_finished_tags on tasks_finished using gin (tags) where tags <> '{}';
+
+create table attempts (
+  task_id uuid not null,
+  epoch bigint not null,
+  attempt int not null,
+  outcome text not null check (outcome in ('ERROR', 'LOST')),
+  error text,
+  traceback text,
+  worker text,
+  run_ms int,
+  ended_at timestamptz not null default clock_timestamp(),
+  primary key (task_id, epoch, ended_at)
+) partition by range (ended_at);
+
+create table tally (
+  minute timestamptz not null,
+  queue text not null,
+  task_type text not null,
+  outcome text not null check (outcome in ('COMPLETED', 'FAILED', 'CANCELLED')),
+  n bigint not null,
+  run_ms bigint not null default 0
+);
+create index tally_minute on tally (minute);
+
+create table gates (
+  scope text not null check (scope in ('queue', 'type')),
+  name text not null,
+  closed_until timestamptz not null,
+  primary key (scope, name)
+) with (fillfactor = 10);
+
+-- +goose Down
+drop table gates, tally, attempts, tasks, sessions;
+drop function taskrunner_uuidv7();
