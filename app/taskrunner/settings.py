@@ -1,13 +1,19 @@
 """Every setting of a process: environment variable, flag and default in one place. Durations are seconds."""
 
+import difflib
 import os
+from collections.abc import Iterable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+PREFIX = "TASKRUNNER_"
+
 Role = Literal["api", "scheduler", "worker"]
+# NoDecode: a comma-separated word list, where pydantic-settings would ask for JSON.
 Words = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -16,25 +22,36 @@ def _data_dir() -> Path:
     return Path(base) / "taskrunner"
 
 
+def _seed(name: str, default: Any, description: str, **limits: Any) -> Any:
+    """A setting whose variable has no prefix, because the first taskrunner had it so."""
+    return Field(default, validation_alias=name, description=description, **limits)
+
+
+def _port(name: str, default: int, what: str) -> Any:
+    return _seed(name, default, f"port of {what}; 0 takes any free one", ge=0, le=65535)
+
+
 class Settings(BaseSettings):
     """Read from flags, then the environment. The seed's names stand alone, ours begin with ``TASKRUNNER_``."""
 
-    model_config = SettingsConfigDict(env_prefix="TASKRUNNER_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
-    roles: Annotated[tuple[Role, ...], NoDecode] = Field(("api", "scheduler", "worker"), description="which loops this process runs: api, scheduler, worker")
+    roles: Annotated[tuple[Role, ...], NoDecode] = Field(
+        ("api", "scheduler", "worker"), description="which loops this process runs: api, scheduler, worker"
+    )
     handlers: Words = Field((), description="modules with your handlers, separated by commas")
 
     # Where things are.
-    db_dsn: SecretStr | None = Field(None, validation_alias="db_dsn", description="PostgreSQL; without it an embedded one runs in the data directory")
+    db_dsn: SecretStr | None = _seed("db_dsn", None, "PostgreSQL; without it an embedded one runs in the data directory")
     data_dir: Path = Field(default_factory=_data_dir, description="where the embedded PostgreSQL and its mail files live")
-    http_host: str = Field("127.0.0.1", validation_alias="http_host", description="address of the HTTP API")
-    http_port: int = Field(8080, ge=0, le=65535, validation_alias="http_port", description="port of the HTTP API; 0 takes any free one")
-    scheduler_host: str = Field("127.0.0.1", validation_alias="scheduler_host", description="address of the scheduler's gRPC server")
-    scheduler_port: int = Field(10000, ge=0, le=65535, validation_alias="scheduler_port", description="its port; 0 takes any free one")
-    worker_host: str = Field("127.0.0.1", validation_alias="worker_host", description="address of the worker's own gRPC server (health, describe, drain)")
-    worker_port: int = Field(51000, ge=0, le=65535, validation_alias="worker_port", description="its port; 0 takes any free one")
-    scheduler_address: Words = Field(
-        (), validation_alias="scheduler_address", description="host:port of the schedulers, separated by commas; every address behind a name counts"
+    http_host: str = _seed("http_host", "127.0.0.1", "address of the HTTP API")
+    http_port: int = _port("http_port", 8080, "the HTTP API")
+    scheduler_host: str = _seed("scheduler_host", "127.0.0.1", "address of the scheduler's gRPC server")
+    scheduler_port: int = _port("scheduler_port", 10000, "the scheduler's gRPC server")
+    worker_host: str = _seed("worker_host", "127.0.0.1", "address of the worker's own gRPC server (health, describe, drain)")
+    worker_port: int = _port("worker_port", 51000, "the worker's own gRPC server")
+    scheduler_address: Words = _seed(
+        "scheduler_address", (), "host:port of the schedulers, separated by commas; every address behind a name counts"
     )
 
     # The worker.
@@ -70,9 +87,52 @@ class Settings(BaseSettings):
     def _some_role(cls, value: tuple[Role, ...]) -> tuple[Role, ...]:
         if not value:
             raise ValueError("name at least one of api, scheduler, worker")
-        return tuple(role for role in ("api", "scheduler", "worker") if role in value)
+        order: tuple[Role, ...] = ("api", "scheduler", "worker")
+        return tuple(role for role in order if role in value)
+
+    @field_validator("scheduler_address")
+    @classmethod
+    def _host_and_port(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+                raise ValueError(f"{address!r} must be host:port, such as scheduler:10000")
+        return value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"{network!r} must be a network such as 10.0.0.0/8: {error}") from error
+        return value
 
     @property
     def beat(self) -> float:
         """Seconds between two beats of a worker."""
         return self.lease / 5
+
+
+def env_name(name: str) -> str:
+    """The environment variable of the setting ``name``."""
+    alias = Settings.model_fields[name].validation_alias
+    return alias.upper() if isinstance(alias, str) else f"{PREFIX}{name}".upper()
+
+
+def flag(name: str) -> str:
+    """The flag of the setting ``name``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def unknown_variables(environ: Iterable[str]) -> dict[str, str | None]:
+    """Variables that look like ours and are not, each with the nearest one that is. ``TASKRUNNER_TEST_…`` belongs to the tests."""
+    known = {env_name(name) for name in Settings.model_fields}
+    strange = [name for name in environ if name.startswith(PREFIX) and name not in known and not name.startswith(f"{PREFIX}TEST_")]
+    return {name: _nearest(name.removeprefix(PREFIX).lower()) for name in sorted(strange)}
+
+
+def _nearest(word: str) -> str | None:
+    close = difflib.get_close_matches(word, Settings.model_fields, n=1, cutoff=0.5)
+    return env_name(close[0]) if close else None

@@ -13,9 +13,19 @@ from taskrunner.domain.task import Lane
 from taskrunner.store.pool import Connection, Line
 from taskrunner.store.queries import sql
 
-# The plans of the batch statements are known: nested loops over the partial indexes. A plan made while the table was small must not
-# become a sequential scan of a large one.
-PLANS = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set enable_bitmapscan = off; set jit = off"
+# The plans of the batch statements are known: nested loops over the partial indexes, whatever the statistics say. So they are made once, and a
+# plan made while the table was small is not a sequential scan when it has grown.
+PLANS = "; ".join(
+    f"set {name} = {value}"
+    for name, value in {
+        "enable_seqscan": "off",
+        "enable_hashjoin": "off",
+        "enable_mergejoin": "off",
+        "enable_bitmapscan": "off",
+        "jit": "off",
+        "plan_cache_mode": "force_generic_plan",
+    }.items()
+)
 
 
 class Seat(NamedTuple):

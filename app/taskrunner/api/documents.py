@@ -1,0 +1,98 @@
+"""What the API answers: tasks as JSON. Payloads and results are JSON text already and are spliced in, never read again."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import orjson
+from aiohttp import web
+
+from taskrunner.domain.lifecycle import Status
+from taskrunner.domain.task import Count, Created, FailedAttempt, NewTask, Task
+
+JSON = "application/json"
+
+
+def answer(document: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """``document`` as JSON."""
+    body = orjson.dumps(document, option=orjson.OPT_UTC_Z)
+    return web.Response(body=body, status=status, headers={"Content-Type": JSON, **headers} if headers else {"Content-Type": JSON})
+
+
+def moment(time: datetime) -> datetime | str:
+    """RFC 3339 in UTC, always with microseconds, so that times sort as text: orjson writes them, unless they are zero."""
+    utc = time.astimezone(UTC)
+    return utc if utc.microsecond else utc.isoformat()[:-6] + ".000000Z"
+
+
+def created_document(task: NewTask, created: Created) -> dict[str, object]:
+    """A task that was committed just now: the same members as :func:`task_document`, without another look at the database."""
+    at = moment(created.created_at)
+    return {
+        "id": created.id,
+        "task_type": task.task_type,
+        "queue": task.queue,
+        "priority": task.priority,
+        "payload": orjson.Fragment(task.payload),
+        "status": "PENDING",
+        "run_at": moment(created.run_at),
+        "attempt": 0,
+        "max_attempts": task.max_attempts,
+        "timeout": task.timeout,
+        "tags": task.tags,
+        "created_at": at,
+        "updated_at": at,
+        "finished_at": None,
+        "cancel_requested_at": None,
+        "result": None,
+        "error": None,
+    }
+
+
+def batch_document(created: Iterable[Created]) -> dict[str, object]:
+    """The answer to a batch, in its order."""
+    return {"items": [{"id": row.id, "status": "PENDING"} for row in created]}
+
+
+def task_document(task: Task) -> dict[str, object]:
+    """A task as it is stored."""
+    return {
+        "id": task.id,
+        "task_type": task.task_type,
+        "queue": task.queue,
+        "priority": task.priority,
+        "payload": orjson.Fragment(task.payload),
+        "status": task.status,
+        "run_at": moment(task.run_at),
+        "attempt": task.attempt,
+        "max_attempts": task.max_attempts,
+        "timeout": task.timeout,
+        "tags": task.tags,
+        "created_at": moment(task.created_at),
+        "updated_at": moment(task.updated_at),
+        "finished_at": None if task.finished_at is None else moment(task.finished_at),
+        "cancel_requested_at": None if task.cancel_requested_at is None else moment(task.cancel_requested_at),
+        "result": None if task.result is None else orjson.Fragment(task.result),
+        "error": task.error,
+    }
+
+
+def attempts_document(attempts: Sequence[FailedAttempt]) -> list[dict[str, object]]:
+    """The attempts that failed, oldest first."""
+    return [
+        {
+            "attempt": failed.attempt,
+            "outcome": failed.outcome,
+            "error": failed.error,
+            "traceback": failed.traceback,
+            "worker": failed.worker,
+            "run_ms": failed.run_ms,
+            "ended_at": moment(failed.ended_at),
+        }
+        for failed in attempts
+    ]
+
+
+def stats_document(counts: Iterable[Count]) -> dict[str, object]:
+    """How many tasks there are of each status; all six are there, zero or not."""
+    found = {count.status: count.n for count in counts}
+    return {"tasks": {status.value: found.get(status, 0) for status in Status}}

@@ -1,0 +1,92 @@
+"""What is read from a request: its body, its task's id, how long it wants to wait."""
+
+import asyncio
+import re
+from typing import Any
+from uuid import UUID
+
+from aiohttp import hdrs, web
+
+from taskrunner.api.errors import Problem, bad_parameter
+from taskrunner.api.guard import loads
+
+LONGEST_WAIT = 60.0
+INLINE = 64 << 10  # larger bodies are read in a thread, so that the loop goes on
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\b", re.IGNORECASE)
+
+
+async def json_body(request: web.Request, *, most: int) -> Any:
+    """The JSON value in the body, at most ``most`` bytes of it.
+
+    Any Content-Type is taken, because curl calls everything a form, except multipart, which can never be JSON. A body that says it is
+    compressed is refused unread.
+    """
+    headers = request.headers
+    if headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise Problem(
+            415,
+            "unsupported_encoding",
+            "the body must not be compressed: send it without Content-Encoding",
+            headers={"Accept-Encoding": "identity"},
+        )
+    if headers.get(hdrs.CONTENT_TYPE, "").lower().startswith("multipart/"):
+        raise Problem(415, "unsupported_media_type", "the body must be JSON, not a multipart form: send it as application/json")
+    if (request.content_length or 0) > most:
+        raise _too_large(most)
+    body = await request.read()
+    if len(body) > most:
+        raise _too_large(most)
+    return loads(body) if len(body) <= INLINE else await asyncio.to_thread(loads, body)
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(413, "too_large", f"the body must be at most {most >> 20} MiB")
+
+
+def task_id(request: web.Request) -> UUID:
+    """The id in the path; 400 where it is not a UUID."""
+    text = request.match_info["id"]
+    if not _UUID.fullmatch(text):
+        raise bad_parameter("id", "must be the UUID of a task, such as 01890a5d-ac96-774b-bcce-b302099a8057")
+    return UUID(text)
+
+
+def wait_of(request: web.Request) -> tuple[float, dict[str, str]]:
+    """How many seconds the client wants to wait for the end of the task, and the headers that confirm a preference.
+
+    ``?wait=`` must be right; ``Prefer: wait=`` (RFC 7240) is only a wish: a longer one is shortened, and the answer says so.
+    """
+    text = request.query.get("wait")
+    if text is not None:
+        return _seconds(text), {}
+    wish = _WAIT.search(",".join(request.headers.getall("Prefer", ())))
+    if wish is None:
+        return 0.0, {}
+    seconds = min(int(wish[1]), int(LONGEST_WAIT))
+    return float(seconds), {"Preference-Applied": f"wait={seconds}"}
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text) if text.isascii() else -1.0
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_WAIT:
+        raise bad_parameter("wait", f"must be a number of seconds from 0 to {LONGEST_WAIT:.0f}")
+    return seconds
+
+
+def refuse_strangers(request: web.Request) -> None:
+    """403 for a write that another site's page makes in somebody's browser: it can reach services that only its user can reach.
+
+    Browsers name the page's origin in every such request and programs name none (the rule of Go's ``http.CrossOriginProtection``).
+    """
+    if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
+        return
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None or request.headers.get("Sec-Fetch-Site") in ("same-origin", "none"):
+        return
+    if origin.partition("://")[2] != request.headers.get(hdrs.HOST):
+        raise Problem(403, "cross_origin", "a page of another site may not change anything here")

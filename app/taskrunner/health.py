@@ -1,0 +1,51 @@
+"""``taskrunner health``: asks the roles of a running process how they are, over the ports that its settings name."""
+
+import asyncio
+import http.client
+
+from grpclib.client import Channel
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.health.v1.health_grpc import HealthStub
+from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from taskrunner.settings import Role, Settings, env_name
+
+PATIENCE = 3.0
+# An address that stands for all of a machine's is asked on the machine itself.
+NEAR = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 — read from the settings, not listened on
+
+
+async def troubles(settings: Settings) -> list[str]:
+    """One sentence for each role of ``settings`` that does not answer, or answers that it is not ready."""
+    found = [await _trouble(role, settings) for role in settings.roles]
+    return [trouble for trouble in found if trouble is not None]
+
+
+async def _trouble(role: Role, settings: Settings) -> str | None:
+    name = "http" if role == "api" else role
+    host, port = getattr(settings, f"{name}_host"), getattr(settings, f"{name}_port")
+    if port == 0:
+        return f"the {role} cannot be asked: {env_name(f'{name}_port')} is 0, so only its own process knows the port"
+    host = NEAR.get(host, host)
+    try:
+        said = await asyncio.to_thread(_ask_http, host, port) if role == "api" else await _ask_grpc(host, port)
+    except (OSError, http.client.HTTPException, GRPCError, StreamTerminatedError) as error:
+        said = str(error) or f"no answer within {PATIENCE:g} seconds"
+    return said and f"the {role} on {host}:{port} is not ready: {said}"
+
+
+def _ask_http(host: str, port: int) -> str | None:
+    connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        return None if answer.status == http.client.OK else f"HTTP {answer.status} {answer.read(500).decode(errors='replace')}"
+    finally:
+        connection.close()
+
+
+async def _ask_grpc(host: str, port: int) -> str | None:
+    async with Channel(host, port) as channel:
+        answer = await HealthStub(channel).Check(HealthCheckRequest(), timeout=PATIENCE)
+    status = HealthCheckResponse.ServingStatus.Name(answer.status)
+    return None if status == "SERVING" else status

@@ -1,0 +1,54 @@
+"""One way for every log line: ours, and those that libraries write with ``logging``."""
+
+import logging
+import sys
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import Processor
+
+QUIET = ("asyncio", "hpack", "grpclib.protocol")
+
+
+Form = Literal["text", "json"] | None
+
+
+def is_text(form: Form, stream: TextIO) -> bool:
+    """Whether lines to ``stream`` are text for people: as ``form`` says, and without it on a terminal."""
+    return form == "text" or (form is None and stream.isatty())
+
+
+def configure(level: str, form: Form = None, *, stream: TextIO | None = None) -> None:
+    """Send log lines of at least ``level`` to ``stream`` (standard error, so that answers have standard output for themselves).
+
+    ``form`` is ``text`` or ``json``, one object a line; None takes text on a terminal and else json. Tracebacks are plain text without
+    local variables: those would put payloads into the log.
+    """
+    stream = stream or sys.stderr
+    text = is_text(form, stream)
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_last(text=text, colors=stream.isatty())))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+
+
+def _last(*, text: bool, colors: bool) -> list[Processor]:
+    clean = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    if text:
+        return [clean, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
+    return [clean, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -1,0 +1,118 @@
+"""One process: opens the rooms of its roles in order, waits, and closes them in reverse.
+
+Rooms are imported when they are opened, so that a worker's memory holds no psycopg and no HTTP server, and a scheduler's no HTTP server.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from taskrunner.kit.log import is_text
+from taskrunner.kit.signals import stop_on_signals, unless
+from taskrunner.settings import Settings
+
+log = structlog.get_logger()
+
+# What closing takes beside the tasks' own time: streams, pools, the embedded PostgreSQL.
+MARGIN = 25.0
+
+
+class Database(NamedTuple):
+    """Where the tables are. Only an embedded one has ``shown``, the way there by hand, and ``mail_dir``, where mail goes without SMTP."""
+
+    dsn: str
+    shown: str | None = None
+    mail_dir: Path | None = None
+
+
+async def run(settings: Settings) -> None:
+    """Open the rooms of ``settings.roles``, serve until SIGTERM or SIGINT, drain, return. For the main thread of a process that then ends.
+
+    Whatever ends a room early closes the others in the same order and is raised, mostly in an ExceptionGroup. Closing is bounded: when it
+    takes longer than the tasks' grace and a little more, the process exits with 1 and leaves the rest to the leases.
+    """
+    async with stop_on_signals() as stop, AsyncExitStack() as rooms:
+        try:
+            async with unless(stop):
+                _announce(await _open(settings, rooms), settings)
+            await stop.wait()
+        finally:
+            _leave_within(settings.grace + MARGIN)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop of uvloop where that is installed, else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+@asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    """The database that ``DB_DSN`` names, or an embedded one that stops with the last process that uses it."""
+    if settings.db_dsn is not None:
+        yield Database(settings.db_dsn.get_secret_value())
+        return
+    from taskrunner.store.embedded import embedded_postgres
+
+    async with embedded_postgres(settings.data_dir) as server:
+        yield Database(server.dsn, f"embedded PostgreSQL in {server.data_dir}; look inside with: {server.psql}", settings.data_dir / "mail")
+
+
+async def _open(settings: Settings, rooms: AsyncExitStack) -> dict[str, str]:
+    """Open the rooms into ``rooms``: the store first, the door last. Returns where each one is."""
+    enter, where = rooms.enter_async_context, dict[str, str]()
+    store, mail_dir, schedulers = None, None, settings.scheduler_address
+    if {"api", "scheduler"} & set(settings.roles):
+        from taskrunner.store.tasks import open_store
+
+        found = await enter(database(settings))
+        store, mail_dir = await enter(open_store(found.dsn, settings)), found.mail_dir
+        where |= {"database": found.shown} if found.shown else {}
+    if store is not None and "scheduler" in settings.roles:
+        from taskrunner.scheduler import role as scheduler
+
+        address = (await enter(scheduler.serve(settings, store))).address
+        where["scheduler"], schedulers = address, schedulers or (address,)
+    if "worker" in settings.roles:
+        from taskrunner.worker import role as worker
+
+        schedulers = schedulers or (f"localhost:{settings.scheduler_port}",)
+        room = await enter(worker.serve(settings, schedulers, mail_dir))
+        where["worker"] = f"{room.address}, with {settings.slots} slots for tasks from {', '.join(schedulers)}"
+    if store is not None and "api" in settings.roles:
+        from taskrunner.api import role as api
+
+        where["api"] = (await enter(api.serve(settings, store))).url
+    return where
+
+
+def _announce(where: dict[str, str], settings: Settings) -> None:
+    """Say that all is open: for people on a terminal, else as a log line."""
+    if not is_text(settings.log_format, sys.stderr):
+        log.info("ready", **where)
+        return
+    lines = ["", "taskrunner is ready; Ctrl-C stops it", *(f"  {name:<10} {place}" for name, place in reversed(where.items())), ""]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def _leave_within(seconds: float) -> None:
+    """End the process with 1 if it is still there after ``seconds``: a thread, because the loop may be what hangs."""
+
+    def leave() -> None:
+        log.error("closing took too long: leaving now; what was running is started again when its lease is over", seconds=seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()

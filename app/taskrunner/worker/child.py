@@ -1,0 +1,67 @@
+"""What runs in a child process, ``python -m taskrunner.worker.child FD``: one task at a time, until the worker is gone or kills us."""
+
+import asyncio
+import inspect
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from contextvars import Context as Variables
+from typing import Any
+
+from taskrunner.sdk import Context, Handler
+from taskrunner.worker import frames
+from taskrunner.worker.calls import Ending, call_plain, failed, read_payload, succeeded
+from taskrunner.worker.loading import import_handlers
+
+Jobs = queue.SimpleQueue[tuple[dict[str, Any], bytes]]
+
+
+def main() -> None:
+    """Serve the worker at the other end of the inherited socket."""
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock.set_inheritable(False)
+    setup, _ = frames.receive(sock)
+    sys.path[:] = setup["path"]
+    handlers = import_handlers(setup["modules"])
+    jobs: Jobs = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sock, jobs), name="reader", daemon=True).start()
+    with asyncio.Runner() as runner:
+        while True:
+            job, payload = jobs.get()
+            ending = _run(runner, handlers[job["task_type"]], job, payload)
+            header = {"outcome": ending.outcome, "error": ending.error, "traceback": ending.traceback, "delay": ending.delay}
+            frames.send(sock, header, ending.result)
+
+
+def _read(sock: socket.socket, jobs: Jobs) -> None:
+    """Read in a thread of its own, so that a busy child sees the end of its worker too."""
+    try:
+        while True:
+            jobs.put(frames.receive(sock))
+    except (EOFError, OSError):
+        os.killpg(0, signal.SIGKILL)  # our group: us, and what the handler has started
+
+
+def _run(runner: asyncio.Runner, handler: Handler, job: dict[str, Any], payload: bytes) -> Ending:
+    ctx = Context(
+        id=bytes.fromhex(job["id"]),
+        task_type=job["task_type"],
+        queue=job["queue"],
+        attempt=job["attempt"],
+        max_attempts=job["max_attempts"],
+        timeout=job["timeout"],
+        run_at=job["run_at"],
+    )
+    if not inspect.iscoroutinefunction(handler.function):
+        return Variables().run(call_plain, handler, ctx, payload)
+    try:
+        return succeeded(runner.run(handler.function(ctx, read_payload(handler, payload)), context=Variables()))
+    except BaseException as error:  # noqa: BLE001 — sys.exit() in a handler ends the attempt, not the child
+        return failed(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The worker, put together. Everything here runs on the worker's own loop."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from taskrunner.handlers.builtin import builtin_handlers
+from taskrunner.settings import Settings
+from taskrunner.wire.pb.taskrunner.v1 import DescribeReply, Welcome
+from taskrunner.worker.beat import Bearers, Beat, Served
+from taskrunner.worker.blocking import Blocking
+from taskrunner.worker.children import Children
+from taskrunner.worker.link import Link
+from taskrunner.worker.loading import all_handlers
+from taskrunner.worker.places import Place
+from taskrunner.worker.service import Door, listen, package_version
+from taskrunner.worker.session import Session
+
+log = structlog.get_logger()
+
+UNWIND = 0.5  # seconds that handlers have to end when the grace is over, and again that a scheduler has to confirm
+PARTING = 0.3  # seconds for the last Goodbye
+
+
+class Outside(NamedTuple):
+    """How workshop and process talk: ``ready`` is called with our address, ``stop`` is waited for, ``done`` says that all is drained."""
+
+    ready: Callable[[str], None]
+    stop: asyncio.Event
+    done: Callable[[], None]
+
+
+async def work(settings: Settings, addresses: Sequence[str], mail_dir: Path | None, outside: Outside) -> None:
+    """Serve until ``stop``, drain, and return once every handler has ended, which may be never: ``done`` comes before.
+
+    Raises ConfigurationError for handlers or an address that cannot be had.
+    """
+    async with builtin_handlers(settings, mail_dir=mail_dir) as builtin:
+        handlers = all_handlers(builtin, settings.handlers)
+        sock = listen(settings.worker_host, settings.worker_port)
+        children = Children(settings.handlers)
+        blocking = Blocking(settings.slots, children)
+        try:
+            async with asyncio.TaskGroup() as group:
+                session = Session(settings=settings, handlers=handlers, group=group, blocking=blocking)
+                shop = Shop(settings=settings, addresses=addresses, session=session, address=Place(*sock.getsockname()[:2]))
+                try:
+                    await shop.serve(sock, group, outside)
+                finally:
+                    await shop.close()
+                children.close()
+                outside.done()
+        finally:
+            children.close()
+            blocking.close()
+
+
+class Shop:
+    """A session, the stream and the beats that serve it, and the worker's own server."""
+
+    def __init__(self, *, settings: Settings, addresses: Sequence[str], session: Session, address: Place) -> None:
+        self._settings = settings
+        self._session = session
+        self._address = address
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._door = Door(self._describe)
+        self._link = Link(
+            addresses=addresses,
+            session=session,
+            name=self._name,
+            address=address,
+            send_within=settings.lease / 3,
+            begun=self._on_welcome,
+            changed=self._on_change,
+        )
+        self._beat = Beat(addresses, Bearers(renewed=session.renewed, cancel=session.cancel, over=self._link.over))
+
+    async def serve(self, sock: socket.socket, group: asyncio.TaskGroup, outside: Outside) -> None:
+        """Serve until ``outside.stop``, then drain."""
+        await self._door.open(sock)
+        watching = group.create_task(_watch(self._beat), name="watch the beat")
+        linking = group.create_task(self._link.run(), name="link")
+        outside.ready(str(self._address))
+        await outside.stop.wait()
+        self._door.set_serving(False)
+        await _drain(self._settings.grace, self._session)
+        watching.cancel()
+        self._link.close()
+        await asyncio.wait([linking], timeout=PARTING)
+        linking.cancel()
+
+    async def close(self) -> None:
+        """Close what is open, also when it was opened only in part."""
+        await self._beat.close()
+        await self._door.close()
+        self._session.flow.close()
+
+    def _describe(self) -> DescribeReply:
+        executor = self._session.executor
+        return DescribeReply(
+            session=self._session.id,
+            name=self._name,
+            version=package_version(),
+            task_types=list(self._session.handlers),
+            queues=list(self._settings.queues),
+            slots=self._settings.slots,
+            running=len(executor.floor.running) + len(executor.floor.lingering),
+            waiting=executor.waiting,
+            unconfirmed=self._session.outbox.size,
+            draining=executor.stopped,
+            scheduler=str(self._link.connected or ""),
+        )
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        beat, lease = welcome.beat or self._settings.beat, welcome.lease or self._settings.lease
+        self._beat.serve(Served(self._session.id, beat, lease))
+
+    def _on_change(self) -> None:
+        self._door.set_serving(self._link.connected is not None and not self._session.executor.stopped)
+
+
+async def _watch(beat: Beat) -> None:
+    """A beat thread that dies takes the worker with it: without beats it would lose everything that it runs."""
+    await beat.ended
+    raise RuntimeError("the beat thread ended by itself")
+
+
+async def _drain(grace: float, session: Session) -> None:
+    """Take nothing more, give back what waits, let run what runs as long as grace allows, and see the outcomes confirmed."""
+    executor = session.executor
+    ends = asyncio.get_running_loop().time() + grace
+    executor.stop()
+    session.wake.set()
+    log.info("draining", running=len(executor.floor.running), unconfirmed=session.outbox.size, seconds=grace)
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(ends):
+            await executor.floor.idle()
+    if executor.floor.running:
+        log.warning("the grace is over: what still runs is cancelled and will be run again", running=len(executor.floor.running))
+        executor.interrupt()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(UNWIND):
+                await executor.floor.idle()
+        executor.floor.abandon()
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(ends + 2 * UNWIND):
+            await session.outbox.empty()
+    if session.outbox.size:
+        log.warning("outcomes were not confirmed; their tasks run again when the lease is over", outcomes=session.outbox.size)
