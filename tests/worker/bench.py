@@ -3,7 +3,8 @@
 import asyncio
 import os
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -129,7 +130,7 @@ async def open_bench(*functions: Callable[..., Any], modules: Sequence[str] = ()
             session = Session(settings=known, handlers=handlers, group=group, blocking=blocking)
             session.hello(name="bench", address="")
             if trusted:
-                session.welcomed(Welcome(protocol=1, beat=100, lease=1000), asyncio.get_running_loop().time())
+                session.welcomed(Welcome(protocol=1, beat=100, lease=1000), time.monotonic())
             yield Bench(session)
             session.executor.clear()
             session.flow.close()
@@ -138,4 +139,3 @@ async def open_bench(*functions: Callable[..., Any], modules: Sequence[str] = ()
         blocking.close()
 
 
-OpenBench = Callable[..., Awaitable[Bench]]

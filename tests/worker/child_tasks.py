@@ -62,7 +62,9 @@ def deaf(ctx: Context, payload: str) -> None:
 
 @task("child.orphan", isolation="process")
 def leaves_a_grandchild(ctx: Context, payload: str) -> None:
-    grandchild = subprocess.Popen(["sleep", "60"], close_fds=False)
+    sock = int(sys.argv[1])  # what a fork, unlike a program of its own, would inherit
+    os.set_inheritable(sock, True)
+    grandchild = subprocess.Popen(["sleep", "60"], pass_fds=[sock])
     Path(payload).write_text(str(grandchild.pid))
     os.kill(os.getpid(), signal.SIGKILL)
 

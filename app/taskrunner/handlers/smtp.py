@@ -70,12 +70,12 @@ class SmtpSender:
         except aiosmtplib.SMTPRecipientsRefused as error:
             refused = error.recipients
             reason = "; ".join(f"{one.recipient}: {_answer(one)}" for one in refused)
-            raise _verdict(f"the mail server refused every recipient: {reason}", [one.code for one in refused]) from error
+            raise _verdict(f"the mail server refused every recipient: {reason}", [one.code for one in refused]) from None
         except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPDataError) as error:
-            raise _verdict(f"the mail server refused the mail: {_answer(error)}", [error.code]) from error
+            raise _verdict(f"the mail server refused the mail: {_answer(error)}", [error.code]) from None
         except (aiosmtplib.SMTPException, OSError) as error:
             reason = _answer(error) if isinstance(error, aiosmtplib.SMTPResponseException) else str(error)
-            raise Retry(f"the mail server of TASKRUNNER_SMTP_URL could not be used: {reason}") from error
+            raise Retry(f"the mail server of TASKRUNNER_SMTP_URL could not be used: {reason}") from None
 
     async def _send(self, content: bytes, sender: str, recipients: Sequence[str]) -> dict[str, str]:
         relay = self._relay

@@ -63,7 +63,7 @@ class Webhook(BaseModel):
         try:
             return orjson.dumps(self.body)
         except TypeError as error:
-            raise Fail(f"the body cannot be written as JSON: {error}") from error
+            raise Fail(f"the body cannot be written as JSON: {error}") from None
 
 
 def open_session(allow: Sequence[Network], *, resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
@@ -109,7 +109,7 @@ async def _deliver(session: aiohttp.ClientSession, keys: Sequence[bytes], ctx: C
         ) as response:
             content = await _read_up_to(response.content, BODY_LIMIT + 1)  # leaving the block closes a connection that has more
     except (TimeoutError, aiohttp.ClientError, UnicodeError) as error:
-        raise _trouble(error, ctx, payload, seconds) from error
+        raise _trouble(error, ctx, payload, seconds) from None  # a traceback would tell the tenant what the wording hides
     text = _text(content)
     if not 200 <= response.status < 300:
         raise _refusal(response, text or "")

@@ -94,9 +94,9 @@ class Cluster:
                 logged = self._rotate_log()
                 child = await asyncio.to_thread(self._start)
             if child and _ended(child):
-                reason, child = self._complaint(logged), None
-                if "still in use" not in reason:  # a killed server's last backends may be at work for a moment more
-                    raise ConfigurationError(f"the embedded PostgreSQL in {self.data_dir} did not start: {reason}; see {self.log}")
+                child, said = None, self._said(logged)
+                if not any("still in use" in line for line in said):  # a killed server's last backends may need a moment more
+                    raise ConfigurationError(f"the embedded PostgreSQL in {self.data_dir} did not start: {said[-1]}; see {self.log}")
             await asyncio.sleep(0.01)
 
     async def stopped(self, server: int | None, child: int | None) -> None:
@@ -184,10 +184,11 @@ class Cluster:
             self.log.replace(self.log.with_suffix(".log.1"))
         return 0
 
-    def _complaint(self, logged: int) -> str:
+    def _said(self, logged: int) -> list[str]:
+        """The complaints after byte ``logged`` of the log, or else all of it."""
         lines = self.log.read_bytes()[logged:].decode(errors="replace").splitlines()
         fatal = [match[1] for line in lines if (match := re.search(r"(?:FATAL|PANIC): +(.+)", line))]
-        return (fatal or lines or ["it said nothing"])[-1]
+        return fatal or lines or ["it said nothing"]
 
 
 def _ended(child: int) -> bool:

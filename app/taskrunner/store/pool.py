@@ -19,7 +19,7 @@ R = TypeVar("R")
 DEAD_STATES = frozenset({"57P01", "57P02", "57P03", "25006"})
 # A write that ends so may have been committed all the same.
 UNKNOWN_STATES = frozenset({"08000", "08003", "08006", "57P01", "57P02", "40003"})
-SESSION = "set statement_timeout = '5s'; set lock_timeout = '1s'; set idle_in_transaction_session_timeout = '10s'"
+SESSION = "set timezone = 'UTC'; set statement_timeout = '5s'; set lock_timeout = '1s'; set idle_in_transaction_session_timeout = '10s'"
 
 
 async def _configure(connection: Connection) -> None:

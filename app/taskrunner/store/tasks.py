@@ -52,8 +52,8 @@ class Store:
     async def ping(self) -> None:
         """Return when the database answers."""
         with translated():
-            async with self.pool.connection():
-                return
+            async with self.pool.connection() as connection:
+                await connection.execute("select 1")
 
     async def ready(self) -> bool:
         """Whether the schema is there, at the version that this process knows or a newer one."""

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from taskrunner.wire.pb.taskrunner.v1 import Outcome
 from taskrunner.worker import frames
@@ -61,13 +62,16 @@ class Child:
                 os.killpg(self._process.pid, number)
 
     def end(self) -> int:
-        """Kill the child if it lives, and say with which code it ended: negative for a signal. Blocks for a moment."""
+        """Kill the child, if it lives, and what it has started; say with which code it ended: negative for a signal. Blocks for a moment."""
         self._sock.close()
         try:
             self._process.wait(0.2)  # one that died by itself has a better reason to tell than our kill
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGKILL)
-        return self._process.wait()
+        code = self._process.wait()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # its group may have survived it, and keeps its number while it does
+        return code
 
 
 class Children:
