@@ -52,7 +52,7 @@ class Leases:
         return await answer
 
     def lost_stream(self, session: UUID, stream: int) -> None:
-        """The session's Work stream of that number ended without Goodbye."""
+        """The session's Work stream of that number ended."""
         self._note_lost(session, stream)
 
     def lost_beat(self, session: UUID) -> None:
@@ -68,7 +68,7 @@ class Leases:
         self._loop.call_later(SOON, self._tend.set)
 
     def closed(self, session: UUID, stream: int) -> None:
-        """The session said Goodbye and its stream ended."""
+        """The session ended with its stream, as its worker had said."""
         self._closed.append((session, stream))
         self._tend.set()
 

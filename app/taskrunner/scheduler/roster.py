@@ -26,7 +26,7 @@ class Session:
     outstanding: int = 0
     lag: float = 0.0
     taking: bool = True
-    said_goodbye: bool = False
+    ends: bool = False  # with this stream
     outbox: deque["Parcel"] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 

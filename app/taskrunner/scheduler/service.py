@@ -130,9 +130,9 @@ class SchedulerService:
             elif (capacity := message.capacity) is not None:
                 session.slots, session.prefetch = capacity.slots, capacity.prefetch
                 self._dispatcher.wake()
-            elif message.goodbye is not None:
+            elif (goodbye := message.goodbye) is not None:
                 session.taking = False
-                session.said_goodbye = True
+                session.ends |= goodbye.last
                 session.wake.set()
 
     async def _write(self, session: Session, stream: WorkStream) -> None:
@@ -159,7 +159,7 @@ class SchedulerService:
             if parcel.claimed:
                 self._leases.undelivered(parcel.claimed)
         session.outbox.clear()
-        if session.said_goodbye:
+        if session.ends:
             self._leases.closed(session.id, session.stream)
         else:
             self._leases.lost_stream(session.id, session.stream)

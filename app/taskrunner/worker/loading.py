@@ -39,9 +39,14 @@ def all_handlers(builtin: Mapping[str, Handler], modules: Sequence[str]) -> dict
 
 def _handlers_of(name: str) -> dict[str, Handler]:
     try:
-        found = handlers_in(importlib.import_module(name))
-    except (Exception, SystemExit) as error:  # the user's module may raise anything; what it was stands in the sentence
-        raise ConfigurationError(f"TASKRUNNER_HANDLERS: the module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 — the user's module may raise anything; the sentence says what
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ConfigurationError(f"TASKRUNNER_HANDLERS: the module {name!r} cannot be imported: {why}") from error
+    try:
+        found = handlers_in(module)
+    except ValueError as error:
+        raise ConfigurationError(f"TASKRUNNER_HANDLERS: {error}; keep one") from error
     if not found:
         raise ConfigurationError(f"TASKRUNNER_HANDLERS: the module {name!r} has no handlers; put @task above a function in it")
     return found

@@ -73,7 +73,7 @@ class Session:
             yield WorkerMessage(capacity=Capacity(slots=capacity[0], prefetch=capacity[1]))
         if self.executor.stopped and not self.parted:
             self.parted = True
-            yield WorkerMessage(goodbye=Goodbye(reason="the worker stops"))
+            yield WorkerMessage(goodbye=Goodbye(reason="the worker stops", last=True))
         if running := self.executor.floor.take_untold(time.monotonic() - SLOW):
             ids, epochs = b"".join(one.id for one in running), b"".join(one.epoch for one in running)
             yield WorkerMessage(started=Started(ids=ids, epochs=epochs))

@@ -118,9 +118,7 @@ class BeatReply(betterproto2.Message):
     @betterproto2.staticproperty
     @staticmethod
     def DESCRIPTOR() -> Descriptor:
-        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name[
-            "BeatReply"
-        ]
+        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name["BeatReply"]
 
     over: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
     """
@@ -140,9 +138,7 @@ class BeatRequest(betterproto2.Message):
     @betterproto2.staticproperty
     @staticmethod
     def DESCRIPTOR() -> Descriptor:
-        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name[
-            "BeatRequest"
-        ]
+        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name["BeatRequest"]
 
     session: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
@@ -175,9 +171,7 @@ class Capacity(betterproto2.Message):
     @betterproto2.staticproperty
     @staticmethod
     def DESCRIPTOR() -> Descriptor:
-        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name[
-            "Capacity"
-        ]
+        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name["Capacity"]
 
     slots: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
     """
@@ -198,9 +192,7 @@ class DescribeReply(betterproto2.Message):
     @betterproto2.staticproperty
     @staticmethod
     def DESCRIPTOR() -> Descriptor:
-        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name[
-            "DescribeReply"
-        ]
+        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name["DescribeReply"]
 
     session: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
@@ -208,9 +200,7 @@ class DescribeReply(betterproto2.Message):
 
     version: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
-    task_types: "list[str]" = betterproto2.field(
-        4, betterproto2.TYPE_STRING, repeated=True
-    )
+    task_types: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
 
     queues: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
 
@@ -238,16 +228,12 @@ class DescribeRequest(betterproto2.Message):
     @betterproto2.staticproperty
     @staticmethod
     def DESCRIPTOR() -> Descriptor:
-        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name[
-            "DescribeRequest"
-        ]
+        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name["DescribeRequest"]
 
     pass
 
 
-default_message_pool.register_message(
-    "taskrunner.v1", "DescribeRequest", DescribeRequest
-)
+default_message_pool.register_message("taskrunner.v1", "DescribeRequest", DescribeRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -255,9 +241,7 @@ class DrainReply(betterproto2.Message):
     @betterproto2.staticproperty
     @staticmethod
     def DESCRIPTOR() -> Descriptor:
-        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name[
-            "DrainReply"
-        ]
+        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name["DrainReply"]
 
     running: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
 
@@ -272,9 +256,7 @@ class DrainRequest(betterproto2.Message):
     @betterproto2.staticproperty
     @staticmethod
     def DESCRIPTOR() -> Descriptor:
-        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name[
-            "DrainRequest"
-        ]
+        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name["DrainRequest"]
 
     pass
 
@@ -290,6 +272,11 @@ class Goodbye(betterproto2.Message):
         return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name["Goodbye"]
 
     reason: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    last: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    from a worker: its session ends with this stream
+    """
 
 
 default_message_pool.register_message("taskrunner.v1", "Goodbye", Goodbye)
@@ -322,23 +309,17 @@ class Hello(betterproto2.Message):
     for people: host and process
     """
 
-    task_types: "list[str]" = betterproto2.field(
-        5, betterproto2.TYPE_STRING, repeated=True
-    )
+    task_types: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
     """
     what this worker can run; nothing else is sent to it
     """
 
-    max_attempts: "list[int]" = betterproto2.field(
-        6, betterproto2.TYPE_UINT32, repeated=True
-    )
+    max_attempts: "list[int]" = betterproto2.field(6, betterproto2.TYPE_UINT32, repeated=True)
     """
     a handler's own default a type, 0 for none; absent or as long as task_types
     """
 
-    timeouts: "list[float]" = betterproto2.field(
-        7, betterproto2.TYPE_FLOAT, repeated=True
-    )
+    timeouts: "list[float]" = betterproto2.field(7, betterproto2.TYPE_FLOAT, repeated=True)
     """
     likewise, in seconds
     """
@@ -348,9 +329,7 @@ class Hello(betterproto2.Message):
     "*" is every queue
     """
 
-    capacity: "Capacity | None" = betterproto2.field(
-        9, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    capacity: "Capacity | None" = betterproto2.field(9, betterproto2.TYPE_MESSAGE, optional=True)
 
     ids: "bytes" = betterproto2.field(10, betterproto2.TYPE_BYTES)
     """
@@ -377,35 +356,27 @@ class Outcomes(betterproto2.Message):
     @betterproto2.staticproperty
     @staticmethod
     def DESCRIPTOR() -> Descriptor:
-        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name[
-            "Outcomes"
-        ]
+        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name["Outcomes"]
 
     batch: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
     """
     counts up within the stream; Settled names it
     """
 
-    outcome: "Outcome" = betterproto2.field(
-        2, betterproto2.TYPE_ENUM, default_factory=lambda: Outcome(0)
-    )
+    outcome: "Outcome" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: Outcome(0))
 
     ids: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
     epochs: "bytes" = betterproto2.field(4, betterproto2.TYPE_BYTES)
 
-    results: "list[bytes]" = betterproto2.field(
-        5, betterproto2.TYPE_BYTES, repeated=True
-    )
+    results: "list[bytes]" = betterproto2.field(5, betterproto2.TYPE_BYTES, repeated=True)
     """
     COMPLETED: JSON, empty for null
     """
 
     errors: "list[str]" = betterproto2.field(6, betterproto2.TYPE_STRING, repeated=True)
 
-    tracebacks: "list[str]" = betterproto2.field(
-        7, betterproto2.TYPE_STRING, repeated=True
-    )
+    tracebacks: "list[str]" = betterproto2.field(7, betterproto2.TYPE_STRING, repeated=True)
 
     delays: "bytes" = betterproto2.field(8, betterproto2.TYPE_BYTES)
     """
@@ -433,40 +404,26 @@ class SchedulerMessage(betterproto2.Message):
     @betterproto2.staticproperty
     @staticmethod
     def DESCRIPTOR() -> Descriptor:
-        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name[
-            "SchedulerMessage"
-        ]
+        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name["SchedulerMessage"]
 
-    welcome: "Welcome | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
-    )
+    welcome: "Welcome | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
     """
     always the first
     """
 
-    tasks: "Tasks | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
-    )
+    tasks: "Tasks | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
 
-    settled: "Settled | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
-    )
+    settled: "Settled | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
 
-    cancel: "Cancel | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
-    )
+    cancel: "Cancel | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
 
-    goodbye: "Goodbye | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
-    )
+    goodbye: "Goodbye | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
     """
     this scheduler stops: go on with another one
     """
 
 
-default_message_pool.register_message(
-    "taskrunner.v1", "SchedulerMessage", SchedulerMessage
-)
+default_message_pool.register_message("taskrunner.v1", "SchedulerMessage", SchedulerMessage)
 
 
 @dataclass(eq=False, repr=False)
@@ -480,9 +437,7 @@ class Settled(betterproto2.Message):
     def DESCRIPTOR() -> Descriptor:
         return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name["Settled"]
 
-    batches: "list[int]" = betterproto2.field(
-        1, betterproto2.TYPE_UINT64, repeated=True
-    )
+    batches: "list[int]" = betterproto2.field(1, betterproto2.TYPE_UINT64, repeated=True)
 
     stale_ids: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
     """
@@ -549,9 +504,7 @@ class Tasks(betterproto2.Message):
     8 bytes a task: microseconds since 2000-01-01 UTC
     """
 
-    payloads: "list[bytes]" = betterproto2.field(
-        9, betterproto2.TYPE_BYTES, repeated=True
-    )
+    payloads: "list[bytes]" = betterproto2.field(9, betterproto2.TYPE_BYTES, repeated=True)
     """
     JSON
     """
@@ -601,32 +554,20 @@ class WorkerMessage(betterproto2.Message):
     @betterproto2.staticproperty
     @staticmethod
     def DESCRIPTOR() -> Descriptor:
-        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name[
-            "WorkerMessage"
-        ]
+        return TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR.message_types_by_name["WorkerMessage"]
 
-    hello: "Hello | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
-    )
+    hello: "Hello | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
     """
     always the first, and only then
     """
 
-    started: "Started | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
-    )
+    started: "Started | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
 
-    outcomes: "Outcomes | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
-    )
+    outcomes: "Outcomes | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
 
-    capacity: "Capacity | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
-    )
+    capacity: "Capacity | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
 
-    goodbye: "Goodbye | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
-    )
+    goodbye: "Goodbye | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
     """
     the worker takes nothing more on this stream
     """
@@ -735,7 +676,7 @@ class WorkerStub(betterproto2_grpclib.ServiceStub):
 
 
 TASKRUNNER_V1_SCHEDULER_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
-    b'\n\x1dtaskrunner/v1/scheduler.proto\x12\rtaskrunner.v1"\x9b\x02\n\rWorkerMessage\x12,\n\x05hello\x18\x01 \x01(\x0b2\x14.taskrunner.v1.HelloH\x00R\x05hello\x122\n\x07started\x18\x02 \x01(\x0b2\x16.taskrunner.v1.StartedH\x00R\x07started\x125\n\x08outcomes\x18\x03 \x01(\x0b2\x17.taskrunner.v1.OutcomesH\x00R\x08outcomes\x125\n\x08capacity\x18\x04 \x01(\x0b2\x17.taskrunner.v1.CapacityH\x00R\x08capacity\x122\n\x07goodbye\x18\x05 \x01(\x0b2\x16.taskrunner.v1.GoodbyeH\x00R\x07goodbyeB\x06\n\x04kind"\x95\x02\n\x10SchedulerMessage\x122\n\x07welcome\x18\x01 \x01(\x0b2\x16.taskrunner.v1.WelcomeH\x00R\x07welcome\x12,\n\x05tasks\x18\x02 \x01(\x0b2\x14.taskrunner.v1.TasksH\x00R\x05tasks\x122\n\x07settled\x18\x03 \x01(\x0b2\x16.taskrunner.v1.SettledH\x00R\x07settled\x12/\n\x06cancel\x18\x04 \x01(\x0b2\x15.taskrunner.v1.CancelH\x00R\x06cancel\x122\n\x07goodbye\x18\x05 \x01(\x0b2\x16.taskrunner.v1.GoodbyeH\x00R\x07goodbyeB\x06\n\x04kind"\xda\x02\n\x05Hello\x12\x1a\n\x08protocol\x18\x01 \x01(\rR\x08protocol\x12\x18\n\x07session\x18\x02 \x01(\x0cR\x07session\x12\x18\n\x07resumed\x18\x03 \x01(\x08R\x07resumed\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x1d\n\ntask_types\x18\x05 \x03(\tR\ttaskTypes\x12!\n\x0cmax_attempts\x18\x06 \x03(\rR\x0bmaxAttempts\x12\x1a\n\x08timeouts\x18\x07 \x03(\x02R\x08timeouts\x12\x16\n\x06queues\x18\x08 \x03(\tR\x06queues\x123\n\x08capacity\x18\t \x01(\x0b2\x17.taskrunner.v1.CapacityR\x08capacity\x12\x10\n\x03ids\x18\n \x01(\x0cR\x03ids\x12\x16\n\x06epochs\x18\x0b \x01(\x0cR\x06epochs\x12\x18\n\x07address\x18\x0c \x01(\tR\x07address"<\n\x08Capacity\x12\x14\n\x05slots\x18\x01 \x01(\rR\x05slots\x12\x1a\n\x08prefetch\x18\x02 \x01(\rR\x08prefetch"\x9f\x01\n\x07Welcome\x12\x1a\n\x08protocol\x18\x01 \x01(\rR\x08protocol\x12\x12\n\x04over\x18\x02 \x01(\x08R\x04over\x12\x12\n\x04beat\x18\x03 \x01(\x02R\x04beat\x12\x14\n\x05lease\x18\x04 \x01(\x02R\x05lease\x12\x19\n\x08lost_ids\x18\x05 \x01(\x0cR\x07lostIds\x12\x1f\n\x0blost_epochs\x18\x06 \x01(\x0cR\nlostEpochs"\xf4\x01\n\x05Tasks\x12\x1b\n\ttask_type\x18\x01 \x01(\tR\x08taskType\x12\x14\n\x05queue\x18\x02 \x01(\tR\x05queue\x12\x10\n\x03ids\x18\x03 \x01(\x0cR\x03ids\x12\x16\n\x06epochs\x18\x04 \x01(\x0cR\x06epochs\x12\x1a\n\x08attempts\x18\x05 \x01(\x0cR\x08attempts\x12!\n\x0cmax_attempts\x18\x06 \x01(\x0cR\x0bmaxAttempts\x12\x1a\n\x08timeouts\x18\x07 \x01(\x0cR\x08timeouts\x12\x17\n\x07run_ats\x18\x08 \x01(\x0cR\x06runAts\x12\x1a\n\x08payloads\x18\t \x03(\x0cR\x08payloads"3\n\x07Started\x12\x10\n\x03ids\x18\x01 \x01(\x0cR\x03ids\x12\x16\n\x06epochs\x18\x02 \x01(\x0cR\x06epochs"\x89\x02\n\x08Outcomes\x12\x14\n\x05batch\x18\x01 \x01(\x04R\x05batch\x120\n\x07outcome\x18\x02 \x01(\x0e2\x16.taskrunner.v1.OutcomeR\x07outcome\x12\x10\n\x03ids\x18\x03 \x01(\x0cR\x03ids\x12\x16\n\x06epochs\x18\x04 \x01(\x0cR\x06epochs\x12\x18\n\x07results\x18\x05 \x03(\x0cR\x07results\x12\x16\n\x06errors\x18\x06 \x03(\tR\x06errors\x12\x1e\n\ntracebacks\x18\x07 \x03(\tR\ntracebacks\x12\x16\n\x06delays\x18\x08 \x01(\x0cR\x06delays\x12\x15\n\x06run_ms\x18\t \x01(\x0cR\x05runMsR\x05scopeR\x03key"c\n\x07Settled\x12\x18\n\x07batches\x18\x01 \x03(\x04R\x07batches\x12\x1b\n\tstale_ids\x18\x02 \x01(\x0cR\x08staleIds\x12!\n\x0cstale_epochs\x18\x03 \x01(\x0cR\x0bstaleEpochs"2\n\x06Cancel\x12\x10\n\x03ids\x18\x01 \x01(\x0cR\x03ids\x12\x16\n\x06epochs\x18\x02 \x01(\x0cR\x06epochs"!\n\x07Goodbye\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason"9\n\x0bBeatRequest\x12\x18\n\x07session\x18\x01 \x01(\x0cR\x07session\x12\x10\n\x03lag\x18\x02 \x01(\x02R\x03lag"c\n\tBeatReply\x12\x12\n\x04over\x18\x01 \x01(\x08R\x04over\x12\x1d\n\ncancel_ids\x18\x02 \x01(\x0cR\tcancelIds\x12#\n\rcancel_epochs\x18\x03 \x01(\x0cR\x0ccancelEpochs"\x11\n\x0fDescribeRequest"\xb4\x02\n\rDescribeReply\x12\x18\n\x07session\x18\x01 \x01(\x0cR\x07session\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x1d\n\ntask_types\x18\x04 \x03(\tR\ttaskTypes\x12\x16\n\x06queues\x18\x05 \x03(\tR\x06queues\x12\x14\n\x05slots\x18\x06 \x01(\rR\x05slots\x12\x18\n\x07running\x18\x07 \x01(\rR\x07running\x12\x18\n\x07waiting\x18\x08 \x01(\rR\x07waiting\x12 \n\x0bunconfirmed\x18\t \x01(\rR\x0bunconfirmed\x12\x1a\n\x08draining\x18\n \x01(\x08R\x08draining\x12\x1c\n\tscheduler\x18\x0b \x01(\tR\tscheduler"\x0e\n\x0cDrainRequest"@\n\nDrainReply\x12\x18\n\x07running\x18\x01 \x01(\rR\x07running\x12\x18\n\x07waiting\x18\x02 \x01(\rR\x07waiting*\x87\x01\n\x07Outcome\x12\x13\n\x11OUTCOME_COMPLETED\x12\x11\n\rOUTCOME_RETRY\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x13\n\x0fOUTCOME_SNOOZED\x10\x03\x12\x14\n\x10OUTCOME_RELEASED\x10\x04\x12\x15\n\x11OUTCOME_CANCELLED\x10\x052\x98\x01\n\tScheduler\x12I\n\x04Work\x12\x1c.taskrunner.v1.WorkerMessage\x1a\x1f.taskrunner.v1.SchedulerMessage(\x010\x01\x12@\n\x04Beat\x12\x1a.taskrunner.v1.BeatRequest\x1a\x18.taskrunner.v1.BeatReply(\x010\x012\x93\x01\n\x06Worker\x12H\n\x08Describe\x12\x1e.taskrunner.v1.DescribeRequest\x1a\x1c.taskrunner.v1.DescribeReply\x12?\n\x05Drain\x12\x1b.taskrunner.v1.DrainRequest\x1a\x19.taskrunner.v1.DrainReplyb\x06proto3'
+    b'\n\x1dtaskrunner/v1/scheduler.proto\x12\rtaskrunner.v1"\x9b\x02\n\rWorkerMessage\x12,\n\x05hello\x18\x01 \x01(\x0b2\x14.taskrunner.v1.HelloH\x00R\x05hello\x122\n\x07started\x18\x02 \x01(\x0b2\x16.taskrunner.v1.StartedH\x00R\x07started\x125\n\x08outcomes\x18\x03 \x01(\x0b2\x17.taskrunner.v1.OutcomesH\x00R\x08outcomes\x125\n\x08capacity\x18\x04 \x01(\x0b2\x17.taskrunner.v1.CapacityH\x00R\x08capacity\x122\n\x07goodbye\x18\x05 \x01(\x0b2\x16.taskrunner.v1.GoodbyeH\x00R\x07goodbyeB\x06\n\x04kind"\x95\x02\n\x10SchedulerMessage\x122\n\x07welcome\x18\x01 \x01(\x0b2\x16.taskrunner.v1.WelcomeH\x00R\x07welcome\x12,\n\x05tasks\x18\x02 \x01(\x0b2\x14.taskrunner.v1.TasksH\x00R\x05tasks\x122\n\x07settled\x18\x03 \x01(\x0b2\x16.taskrunner.v1.SettledH\x00R\x07settled\x12/\n\x06cancel\x18\x04 \x01(\x0b2\x15.taskrunner.v1.CancelH\x00R\x06cancel\x122\n\x07goodbye\x18\x05 \x01(\x0b2\x16.taskrunner.v1.GoodbyeH\x00R\x07goodbyeB\x06\n\x04kind"\xda\x02\n\x05Hello\x12\x1a\n\x08protocol\x18\x01 \x01(\rR\x08protocol\x12\x18\n\x07session\x18\x02 \x01(\x0cR\x07session\x12\x18\n\x07resumed\x18\x03 \x01(\x08R\x07resumed\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x1d\n\ntask_types\x18\x05 \x03(\tR\ttaskTypes\x12!\n\x0cmax_attempts\x18\x06 \x03(\rR\x0bmaxAttempts\x12\x1a\n\x08timeouts\x18\x07 \x03(\x02R\x08timeouts\x12\x16\n\x06queues\x18\x08 \x03(\tR\x06queues\x123\n\x08capacity\x18\t \x01(\x0b2\x17.taskrunner.v1.CapacityR\x08capacity\x12\x10\n\x03ids\x18\n \x01(\x0cR\x03ids\x12\x16\n\x06epochs\x18\x0b \x01(\x0cR\x06epochs\x12\x18\n\x07address\x18\x0c \x01(\tR\x07address"<\n\x08Capacity\x12\x14\n\x05slots\x18\x01 \x01(\rR\x05slots\x12\x1a\n\x08prefetch\x18\x02 \x01(\rR\x08prefetch"\x9f\x01\n\x07Welcome\x12\x1a\n\x08protocol\x18\x01 \x01(\rR\x08protocol\x12\x12\n\x04over\x18\x02 \x01(\x08R\x04over\x12\x12\n\x04beat\x18\x03 \x01(\x02R\x04beat\x12\x14\n\x05lease\x18\x04 \x01(\x02R\x05lease\x12\x19\n\x08lost_ids\x18\x05 \x01(\x0cR\x07lostIds\x12\x1f\n\x0blost_epochs\x18\x06 \x01(\x0cR\nlostEpochs"\xf4\x01\n\x05Tasks\x12\x1b\n\ttask_type\x18\x01 \x01(\tR\x08taskType\x12\x14\n\x05queue\x18\x02 \x01(\tR\x05queue\x12\x10\n\x03ids\x18\x03 \x01(\x0cR\x03ids\x12\x16\n\x06epochs\x18\x04 \x01(\x0cR\x06epochs\x12\x1a\n\x08attempts\x18\x05 \x01(\x0cR\x08attempts\x12!\n\x0cmax_attempts\x18\x06 \x01(\x0cR\x0bmaxAttempts\x12\x1a\n\x08timeouts\x18\x07 \x01(\x0cR\x08timeouts\x12\x17\n\x07run_ats\x18\x08 \x01(\x0cR\x06runAts\x12\x1a\n\x08payloads\x18\t \x03(\x0cR\x08payloads"3\n\x07Started\x12\x10\n\x03ids\x18\x01 \x01(\x0cR\x03ids\x12\x16\n\x06epochs\x18\x02 \x01(\x0cR\x06epochs"\x89\x02\n\x08Outcomes\x12\x14\n\x05batch\x18\x01 \x01(\x04R\x05batch\x120\n\x07outcome\x18\x02 \x01(\x0e2\x16.taskrunner.v1.OutcomeR\x07outcome\x12\x10\n\x03ids\x18\x03 \x01(\x0cR\x03ids\x12\x16\n\x06epochs\x18\x04 \x01(\x0cR\x06epochs\x12\x18\n\x07results\x18\x05 \x03(\x0cR\x07results\x12\x16\n\x06errors\x18\x06 \x03(\tR\x06errors\x12\x1e\n\ntracebacks\x18\x07 \x03(\tR\ntracebacks\x12\x16\n\x06delays\x18\x08 \x01(\x0cR\x06delays\x12\x15\n\x06run_ms\x18\t \x01(\x0cR\x05runMsR\x05scopeR\x03key"c\n\x07Settled\x12\x18\n\x07batches\x18\x01 \x03(\x04R\x07batches\x12\x1b\n\tstale_ids\x18\x02 \x01(\x0cR\x08staleIds\x12!\n\x0cstale_epochs\x18\x03 \x01(\x0cR\x0bstaleEpochs"2\n\x06Cancel\x12\x10\n\x03ids\x18\x01 \x01(\x0cR\x03ids\x12\x16\n\x06epochs\x18\x02 \x01(\x0cR\x06epochs"5\n\x07Goodbye\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x12\n\x04last\x18\x02 \x01(\x08R\x04last"9\n\x0bBeatRequest\x12\x18\n\x07session\x18\x01 \x01(\x0cR\x07session\x12\x10\n\x03lag\x18\x02 \x01(\x02R\x03lag"c\n\tBeatReply\x12\x12\n\x04over\x18\x01 \x01(\x08R\x04over\x12\x1d\n\ncancel_ids\x18\x02 \x01(\x0cR\tcancelIds\x12#\n\rcancel_epochs\x18\x03 \x01(\x0cR\x0ccancelEpochs"\x11\n\x0fDescribeRequest"\xb4\x02\n\rDescribeReply\x12\x18\n\x07session\x18\x01 \x01(\x0cR\x07session\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x1d\n\ntask_types\x18\x04 \x03(\tR\ttaskTypes\x12\x16\n\x06queues\x18\x05 \x03(\tR\x06queues\x12\x14\n\x05slots\x18\x06 \x01(\rR\x05slots\x12\x18\n\x07running\x18\x07 \x01(\rR\x07running\x12\x18\n\x07waiting\x18\x08 \x01(\rR\x07waiting\x12 \n\x0bunconfirmed\x18\t \x01(\rR\x0bunconfirmed\x12\x1a\n\x08draining\x18\n \x01(\x08R\x08draining\x12\x1c\n\tscheduler\x18\x0b \x01(\tR\tscheduler"\x0e\n\x0cDrainRequest"@\n\nDrainReply\x12\x18\n\x07running\x18\x01 \x01(\rR\x07running\x12\x18\n\x07waiting\x18\x02 \x01(\rR\x07waiting*\x87\x01\n\x07Outcome\x12\x13\n\x11OUTCOME_COMPLETED\x12\x11\n\rOUTCOME_RETRY\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x13\n\x0fOUTCOME_SNOOZED\x10\x03\x12\x14\n\x10OUTCOME_RELEASED\x10\x04\x12\x15\n\x11OUTCOME_CANCELLED\x10\x052\x98\x01\n\tScheduler\x12I\n\x04Work\x12\x1c.taskrunner.v1.WorkerMessage\x1a\x1f.taskrunner.v1.SchedulerMessage(\x010\x01\x12@\n\x04Beat\x12\x1a.taskrunner.v1.BeatRequest\x1a\x18.taskrunner.v1.BeatReply(\x010\x012\x93\x01\n\x06Worker\x12H\n\x08Describe\x12\x1e.taskrunner.v1.DescribeRequest\x1a\x1c.taskrunner.v1.DescribeReply\x12?\n\x05Drain\x12\x1b.taskrunner.v1.DrainRequest\x1a\x19.taskrunner.v1.DrainReplyb\x06proto3'
 )
 
 
@@ -749,23 +690,17 @@ class SchedulerBase(betterproto2_grpclib.ServiceBase):
     Numbers inside `bytes` columns are big-endian and of fixed width. Durations are seconds. Fields are only ever added.
     """
 
-    async def work(
-        self, messages: "AsyncIterator[WorkerMessage]"
-    ) -> "AsyncIterator[SchedulerMessage]":
+    async def work(self, messages: "AsyncIterator[WorkerMessage]") -> "AsyncIterator[SchedulerMessage]":
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield SchedulerMessage()
 
-    async def beat(
-        self, messages: "AsyncIterator[BeatRequest]"
-    ) -> "AsyncIterator[BeatReply]":
+    async def beat(self, messages: "AsyncIterator[BeatRequest]") -> "AsyncIterator[BeatReply]":
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield BeatReply()
 
-    async def __rpc_work(
-        self, stream: "grpclib.server.Stream[WorkerMessage, SchedulerMessage]"
-    ) -> None:
+    async def __rpc_work(self, stream: "grpclib.server.Stream[WorkerMessage, SchedulerMessage]") -> None:
         request = stream.__aiter__()
         await self._call_rpc_handler_server_stream(
             self.work,
@@ -773,9 +708,7 @@ class SchedulerBase(betterproto2_grpclib.ServiceBase):
             request,
         )
 
-    async def __rpc_beat(
-        self, stream: "grpclib.server.Stream[BeatRequest, BeatReply]"
-    ) -> None:
+    async def __rpc_beat(self, stream: "grpclib.server.Stream[BeatRequest, BeatReply]") -> None:
         request = stream.__aiter__()
         await self._call_rpc_handler_server_stream(
             self.beat,
@@ -813,17 +746,13 @@ class WorkerBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
-    async def __rpc_describe(
-        self, stream: "grpclib.server.Stream[DescribeRequest, DescribeReply]"
-    ) -> None:
+    async def __rpc_describe(self, stream: "grpclib.server.Stream[DescribeRequest, DescribeReply]") -> None:
         request = await stream.recv_message()
         assert request is not None
         response = await self.describe(request)
         await stream.send_message(response)
 
-    async def __rpc_drain(
-        self, stream: "grpclib.server.Stream[DrainRequest, DrainReply]"
-    ) -> None:
+    async def __rpc_drain(self, stream: "grpclib.server.Stream[DrainRequest, DrainReply]") -> None:
         request = await stream.recv_message()
         assert request is not None
         response = await self.drain(request)

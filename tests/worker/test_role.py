@@ -1,0 +1,325 @@
+"""A whole worker against a scheduler that does what the test says."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpclib.client import Channel
+from grpclib.health.v1.health_grpc import HealthStub
+from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from worker.bench import read_outcomes, tasks
+from worker.peer import Line, Peer, open_peer
+
+from taskrunner.domain.errors import ConfigurationError
+from taskrunner.settings import Settings
+from taskrunner.wire.columns import split
+from taskrunner.wire.pb.taskrunner.v1 import BeatReply, Cancel, Goodbye, Outcome, Settled, Welcome, WorkerStub
+from taskrunner.worker.role import Room, serve
+
+Serve = Callable[..., AbstractAsyncContextManager[Room]]
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[Peer]:
+    async with open_peer() as one:
+        yield one
+
+
+def settings(**more: Any) -> Settings:
+    values = {"handlers": "worker.wire_tasks", "worker_port": 0, "grace": 5, "slots": 4, "lease": 10, **more}
+    return Settings(**values)
+
+
+def worker(*peers: Peer, **more: Any) -> AbstractAsyncContextManager[Room]:
+    return serve(settings(**more), tuple(peer.address for peer in peers))
+
+
+async def outcomes(line: Line, ids: list[bytes]) -> dict[bytes, Any]:
+    """The outcomes of ``ids``, once they are all on the line."""
+
+    def found() -> dict[bytes, Any]:
+        return {id_: ended for message in line.got if message.outcomes for id_, ended in read_outcomes(message).items()}
+
+    await line.until(lambda: set(ids) <= found().keys())
+    return found()
+
+
+async def give(line: Line, task_type: str, *payloads: Any, **more: Any) -> list[bytes]:
+    message = tasks(task_type, payloads, **more)
+    await line.give(message)
+    return split(message.ids, 16)
+
+
+async def test_hello_says_what_the_worker_is(peer: Peer) -> None:
+    async with worker(peer, queues="a,b") as room:
+        hello = (await peer.line()).hello
+        types = dict(zip(hello.task_types, zip(hello.max_attempts, hello.timeouts, strict=True), strict=True))
+        assert types["wire.echo"] == (3, 7)
+        assert types["wire.block"] == (0, 0)
+        assert {"webhook", "email"} < types.keys()
+        assert (hello.protocol, len(hello.session), hello.resumed, hello.queues) == (1, 16, False, ["a", "b"])
+        assert hello.capacity is not None
+        assert (hello.capacity.slots, hello.capacity.prefetch, hello.ids, hello.address) == (4, 0, b"", room.address)
+
+
+async def test_tasks_run_and_their_outcomes_are_kept_until_settled(peer: Peer) -> None:
+    async with worker(peer) as room:
+        line = await peer.line()
+        (id_,) = await give(line, "wire.echo", {"a": 1})
+        done = (await outcomes(line, [id_]))[id_]
+        assert (done.outcome, done.result) == (Outcome.COMPLETED, {"a": 1})
+        assert line.outcomes[0].batch == 1
+        assert (await describe(room)).unconfirmed == 1
+        await line.settle(1)
+        await until(lambda: describe(room), lambda said: said.unconfirmed == 0)
+
+
+async def describe(room: Room) -> Any:
+    host, _, port = room.address.rpartition(":")
+    async with Channel(host, int(port)) as channel:
+        return await WorkerStub(channel).describe(timeout=5)
+
+
+async def until(ask: Callable[[], Any], true: Callable[[Any], bool], seconds: float = 10) -> Any:
+    async with asyncio.timeout(seconds):
+        while not true(said := await ask()):
+            await asyncio.sleep(0.01)
+        return said
+
+
+async def test_a_broken_stream_stops_no_handler_and_loses_no_outcome(peer: Peer, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    async with worker(peer):
+        line = await peer.line()
+        confirmed, kept = await give(line, "wire.echo", 0, 1)
+        (running,) = await give(line, "wire.wait", str(go))
+        await outcomes(line, [confirmed, kept])
+        line.hang_up.set()
+        again = await peer.line()
+        assert (again.hello.session, again.hello.resumed) == (line.hello.session, True)
+        assert set(split(again.hello.ids, 16)) == {confirmed, kept, running}
+        assert len(again.hello.epochs) == 3 * 8
+        repeated = await outcomes(again, [confirmed, kept])
+        assert [repeated[id_].result for id_ in (confirmed, kept)] == [0, 1]
+        assert again.outcomes[0].batch == 1
+        await again.settle(1)
+        go.touch()
+        assert (await outcomes(again, [running]))[running].result == "seen"
+        assert again.outcomes[-1].batch == 2
+
+
+async def test_what_a_welcome_calls_lost_is_stopped_and_never_reported(peer: Peer) -> None:
+    async with worker(peer, slots=2) as room:
+        line = await peer.line()
+        (done,) = await give(line, "wire.echo", 0)
+        lost, kept, waiting = await give(line, "wire.sleep", 60, 0.5, 60)
+        await outcomes(line, [done])
+        gone = done + lost + waiting
+        peer.welcome = Welcome(protocol=1, beat=0.1, lease=10, lost_ids=gone, lost_epochs=line.hello.epochs[:0] + (b"\0" * 7 + b"\1") * 3)
+        line.hang_up.set()
+        again = await peer.line()
+        assert set(split(again.hello.ids, 16)) == {done, lost, kept, waiting}
+        assert set(await outcomes(again, [kept])) == {kept}
+        said = await until(lambda: describe(room), lambda said: said.running == 0)
+        assert (said.waiting, said.unconfirmed) == (0, 1)
+
+
+async def test_a_session_that_is_over_is_dropped_and_a_new_one_begins(peer: Peer) -> None:
+    async with worker(peer):
+        line = await peer.line()
+        (done,) = await give(line, "wire.echo", 0)
+        await give(line, "wire.sleep", 60)
+        await outcomes(line, [done])
+        peer.welcome = Welcome(protocol=1, over=True)
+        line.hang_up.set()
+        over = await peer.line()
+        assert over.hello.session == line.hello.session
+        peer.welcome = Welcome(protocol=1, beat=0.1, lease=10)
+        fresh = await peer.line()
+        while fresh.hello.session == line.hello.session:
+            fresh = await peer.line()
+        assert (fresh.hello.resumed, fresh.hello.ids) == (False, b"")
+        (id_,) = await give(fresh, "wire.echo", 5)
+        assert (await outcomes(fresh, [id_]))[id_].result == 5
+        await peer.until_beats(3)
+        assert peer.beats[-1].session == fresh.hello.session
+
+
+async def test_a_beat_may_say_that_the_session_is_over_too(peer: Peer) -> None:
+    async with worker(peer):
+        line = await peer.line()
+        await give(line, "wire.sleep", 60)
+        await peer.until_beats(1)
+        peer.reply = BeatReply(over=True)
+        fresh = await peer.line()
+        peer.reply = BeatReply()
+        assert fresh.hello.session != line.hello.session
+        assert (fresh.hello.resumed, fresh.hello.ids) == (False, b"")
+        await line.ended.wait()
+
+
+@pytest.mark.parametrize("by_beat", [False, True])
+async def test_cancel_comes_by_stream_or_by_beat(peer: Peer, by_beat: bool) -> None:
+    async with worker(peer):
+        line = await peer.line()
+        (id_,) = await give(line, "wire.sleep", 60)
+        await line.until(lambda: any(message.started for message in line.got))
+        epoch = b"\0" * 7 + b"\1"
+        if by_beat:
+            peer.reply = BeatReply(cancel_ids=id_, cancel_epochs=epoch)
+        else:
+            await line.send(cancel=Cancel(ids=id_, epochs=epoch))
+        assert (await outcomes(line, [id_]))[id_].outcome is Outcome.CANCELLED
+
+
+async def test_stale_outcomes_are_forgotten(peer: Peer) -> None:
+    async with worker(peer) as room:
+        line = await peer.line()
+        (id_,) = await give(line, "wire.echo", 0)
+        await outcomes(line, [id_])
+        await line.send(settled=Settled(batches=[1], stale_ids=id_, stale_epochs=b"\0" * 8))
+        await until(lambda: describe(room), lambda said: said.unconfirmed == 0)
+
+
+async def test_goodbye_moves_the_worker_to_another_scheduler(peer: Peer) -> None:
+    async with open_peer() as other, worker(peer, other):
+        first, second = asyncio.ensure_future(peer.line()), asyncio.ensure_future(other.line())
+        await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
+        line, rest = (first.result(), second) if first.done() else (second.result(), first)
+        (id_,) = await give(line, "wire.sleep", 0.3)
+        began = time.monotonic()
+        await line.send(goodbye=Goodbye(reason="an upgrade"))
+        next_line = await rest
+        assert time.monotonic() - began < 1.5
+        assert line.got[-1].goodbye is not None
+        assert line.ended.is_set()  # before the Hello to the other one
+        assert (next_line.hello.session, next_line.hello.resumed, next_line.hello.ids) == (line.hello.session, True, id_)
+        assert (await outcomes(next_line, [id_]))[id_].result == "slept"
+
+
+async def test_a_blocking_handler_costs_no_beats_and_shows_as_lag(peer: Peer) -> None:
+    async with worker(peer):
+        line = await peer.line()
+        await peer.until_beats(2)
+        assert peer.beats[-1].lag == 0
+        (id_,) = await give(line, "wire.block", 1.0)
+        await peer.until_beats(8, 2)
+        assert 0.2 < max(beat.lag for beat in peer.beats) < 2
+        assert (await outcomes(line, [id_]))[id_].result == "slept"
+        await peer.until_beats(3)
+        assert peer.beats[-1].lag == 0
+
+
+async def test_past_its_trust_in_the_lease_a_worker_starts_nothing_more(peer: Peer) -> None:
+    peer.welcome, peer.reply = Welcome(protocol=1, beat=0.1, lease=0.5), None
+    async with worker(peer):
+        line = await peer.line()
+        (running,) = await give(line, "wire.sleep", 1.0)
+        await asyncio.sleep(0.5)  # the trust: 0.8 of the lease, after Hello was sent
+        (late,) = await give(line, "wire.echo", "late")
+        assert (await outcomes(line, [running]))[running].result == "slept"
+        assert not any(late in split(one.ids, 16) for one in line.outcomes)
+        assert peer.beat_streams > 1  # it has tried elsewhere, without an answer
+        peer.reply = BeatReply()
+        assert (await outcomes(line, [late]))[late].result == "late"
+
+
+async def test_unanswered_hellos_and_foreign_protocols_are_left(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskrunner.worker.conversation.HANDSHAKE", 0.2)
+    peer.welcome = None
+    async with worker(peer):
+        await peer.line()
+        peer.welcome = Welcome(protocol=2)
+        foreign = await peer.line()
+        await foreign.ended.wait()
+        peer.welcome = Welcome(protocol=1, beat=0.1, lease=10)
+        line = await peer.line()
+        while line.ended.is_set():
+            line = await peer.line()
+        (id_,) = await give(line, "wire.echo", 1)
+        await outcomes(line, [id_])
+
+
+async def test_health_follows_the_connection(peer: Peer) -> None:
+    async def health(room: Room) -> int:
+        host, _, port = room.address.rpartition(":")
+        async with Channel(host, int(port)) as channel:
+            return int((await HealthStub(channel).Check(HealthCheckRequest(), timeout=5)).status)
+
+    peer.welcome = None
+    async with worker(peer) as room:
+        assert await health(room) == HealthCheckResponse.NOT_SERVING
+        line = await peer.line()
+        await line.send(welcome=Welcome(protocol=1, beat=0.1, lease=10))
+        await until(lambda: health(room), lambda status: status == HealthCheckResponse.SERVING)
+        said = await describe(room)
+        assert (said.slots, said.scheduler, said.draining, said.session) == (4, peer.address, False, line.hello.session)
+
+
+async def test_leaving_drains(peer: Peer) -> None:
+    async with worker(peer, slots=1, grace=5):
+        line = await peer.line()
+        running, waiting = await give(line, "wire.sleep", 0.3, 60)
+        await line.until(lambda: any(message.started for message in line.got))
+        settling = asyncio.ensure_future(settle_all(line, 2))
+    await settling
+    done = await outcomes(line, [running, waiting])
+    assert (done[running].outcome, done[waiting].outcome) == (Outcome.COMPLETED, Outcome.RELEASED)
+    assert sum(message.goodbye is not None for message in line.got) == 1
+    assert [message.capacity.slots for message in line.got if message.capacity] == [0]
+    assert line.ended.is_set()
+
+
+async def settle_all(line: Line, n: int) -> None:
+    for batch in range(1, n + 1):
+        await line.until(lambda batch=batch: len(line.outcomes) >= batch)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        await line.settle(batch)
+
+
+async def test_what_outlives_the_grace_is_interrupted_and_a_stuck_thread_is_left_behind(peer: Peer) -> None:
+    async with worker(peer, grace=0.2):
+        line = await peer.line()
+        slow, deaf = (await give(line, "wire.sleep", 60))[0], (await give(line, "wire.deaf", 5))[0]
+        await line.until(lambda: any(message.started for message in line.got))
+        began = time.monotonic()
+    assert time.monotonic() - began < 0.2 + 2
+    done = await outcomes(line, [slow, deaf])
+    assert {done[slow].outcome, done[deaf].outcome} == {Outcome.SNOOZED}
+
+
+async def test_without_a_scheduler_a_worker_starts_and_stops(unused_tcp_port: int) -> None:
+    began = time.monotonic()
+    async with serve(settings(), (f"127.0.0.1:{unused_tcp_port}",)) as room:
+        assert (await describe(room)).scheduler == ""
+    assert time.monotonic() - began < 3
+
+
+async def test_sys_exit_in_a_background_task_of_a_handler_is_survived(peer: Peer) -> None:
+    async with worker(peer):
+        line = await peer.line()
+        (id_,) = await give(line, "wire.exit", 0)
+        assert (await outcomes(line, [id_]))[id_].result == "still here"
+
+
+@pytest.mark.parametrize("more", [{"handlers": "worker.nowhere"}, {"worker_host": "192.0.2.1"}])
+async def test_what_cannot_work_is_said_at_the_start(more: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="TASKRUNNER_HANDLERS|WORKER_HOST"):
+        async with serve(settings(**more), ("127.0.0.1:1",)):
+            pass
+
+
+async def test_a_worker_that_dies_ends_the_body(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise LookupError("a bug of ours")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with worker(peer):
+            await peer.line()
+            monkeypatch.setattr("taskrunner.worker.link.find_places", die)
+            (await peer.line()).hang_up.set() if peer.lines.qsize() else None
+            await asyncio.sleep(10)
+    assert "a bug of ours" in repr(caught.value)

@@ -1,0 +1,49 @@
+"""Handlers for workers that run in a thread or process of their own."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from taskrunner import Context, task
+
+
+@task("wire.echo", timeout=7, max_attempts=3)
+async def echo(ctx: Context, payload: Any) -> Any:
+    return payload
+
+
+@task("wire.block")
+async def block(ctx: Context, payload: float) -> str:
+    time.sleep(payload)  # noqa: ASYNC251 — what the test is about
+    return "slept"
+
+
+@task("wire.sleep")
+async def sleep(ctx: Context, payload: float) -> str:
+    await asyncio.sleep(payload)
+    return "slept"
+
+
+@task("wire.wait")
+async def wait(ctx: Context, payload: str) -> str:
+    """Until the file is there."""
+    while not Path(payload).exists():
+        await asyncio.sleep(0.005)
+    return "seen"
+
+
+@task("wire.deaf")
+def deaf(ctx: Context, payload: float) -> None:
+    time.sleep(payload)
+
+
+@task("wire.exit")
+async def exits_in_the_background(ctx: Context, payload: Any) -> str:
+    async def leave() -> None:
+        sys.exit(3)
+
+    background = asyncio.ensure_future(leave())
+    await asyncio.wait([background])
+    return "still here"
