@@ -1,27 +1,23 @@
-"""Two handlers. Start taskrunner with them: TASKRUNNER_HANDLERS=examples.hello make run."""
-
-import asyncio
-
 from pydantic import BaseModel
 
-from taskrunner import Context, Fail, Retry, task
+from taskrunner import Context, Retry, task
 
 
 class Greeting(BaseModel):
+    """What the payload must look like. One that does not fit fails its task for good, with a clear error."""
+
     name: str
-    patience: float = 0.0
 
 
 @task("hello", timeout=10, max_attempts=8)
-async def hello(ctx: Context, payload: Greeting) -> dict[str, str]:
-    if payload.name == "nobody":
-        raise Fail("there is nobody to greet")  # FAILED now, whatever attempts are left
-    if ctx.attempt == 1 and payload.name == "sleeper":
-        raise Retry("still asleep", after=0.5)  # the second attempt is 0.5 s later
-    await asyncio.sleep(payload.patience)
-    return {"text": f"Hello, {payload.name}!", "task": ctx.task_id}
+async def hello(ctx: Context, greeting: Greeting) -> dict[str, str]:
+    """Greet, at the second try if need be. What is returned is the task's result."""
+    if greeting.name == "sleeper" and ctx.attempt == 1:
+        raise Retry("still asleep", after=0.5)
+    return {"text": f"Hello, {greeting.name}!", "task": ctx.task_id}
 
 
 @task("count-words")
-def count_words(_: Context, payload: str) -> int:  # a plain function runs in a thread
-    return len(payload.split())
+def count_words(_: Context, text: str) -> int:
+    """Plain functions run in threads."""
+    return len(text.split())

@@ -112,7 +112,7 @@ def test_bad_values_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, variabl
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Settings().slots = 5  # type: ignore[misc] — that it is refused is the point
+        Settings().slots = 5  # type: ignore[misc]  # that it is refused is the point
 
 
 def test_flags() -> None:

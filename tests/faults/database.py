@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-
 from faults.processes import end_with_us
 from faults.waiting import until
+
 from taskrunner.store import watcher
 from taskrunner.store.binaries import find_binaries, reachable
 from taskrunner.store.cluster import Cluster
@@ -21,8 +21,8 @@ FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "200", "li
 
 HISTORY = """
 create table history (
-  n bigint generated always as identity primary key, at timestamptz not null default clock_timestamp(), leaf text not null, op text not null,
-  id uuid not null, epoch bigint not null, attempt int not null, status text not null, session uuid);
+  n bigint generated always as identity primary key, at timestamptz not null default clock_timestamp(),
+  leaf text not null, op text not null, id uuid not null, epoch bigint not null, attempt int not null, status text not null, session uuid);
 create function note_history() returns trigger language plpgsql as $$
 declare r record;
 begin
@@ -41,19 +41,23 @@ class Server:
 
     def __init__(self, folder: Path, port: int, binaries: Path | None) -> None:
         folder.mkdir(exist_ok=True)
-        self._cluster = Cluster(folder, OPTIONS | FAST, binaries or find_binaries())
+        self._cluster = Cluster(folder, {**OPTIONS, **FAST}, binaries or find_binaries())
         self._account = self._cluster._account()
         self._binaries = reachable(self._cluster.binaries, self._account)
-        self._port = port
+        self.port = port
         self._popen: subprocess.Popen[bytes] | None = None
-        self.dsn = f"postgres://postgres@127.0.0.1:{port}/taskrunner?sslmode=disable"
+        self.dsn = self.at(port)
+
+    def at(self, port: int, database: str = "taskrunner") -> str:
+        """The way to it through that port."""
+        return f"postgres://postgres@127.0.0.1:{port}/{database}?sslmode=disable"
 
     async def start(self) -> None:
         """Start it and wait until it answers; a cluster that is not there is made."""
         if not self._cluster.pgdata.exists():
             self._cluster._make(self._binaries, self._account)
         settings = [word for name, value in self._cluster.options.items() for word in ("-c", f"{name}={value}")]
-        command = [str(self._binaries / "postgres"), *settings, "-p", str(self._port), "-k", "."]
+        command = [str(self._binaries / "postgres"), *settings, "-p", str(self.port), "-k", "."]
         with self._cluster.log.open("ab") as log:
             self._popen = watcher.spawn(command, str(self._cluster.pgdata), self._account, log, end_with_us)
         await until(self._answers, within=30, what=f"PostgreSQL, see {self._cluster.log}")
@@ -62,7 +66,7 @@ class Server:
         assert self._popen is not None
         assert self._popen.poll() is None, self._cluster.log.read_text()
         try:
-            async with await psycopg.AsyncConnection.connect(self.dsn.replace("/taskrunner", "/postgres"), autocommit=True) as connection:
+            async with await psycopg.AsyncConnection.connect(self.at(self.port, "postgres"), autocommit=True) as connection:
                 found = await connection.execute("select from pg_database where datname = 'taskrunner'")
                 if not found.rowcount:
                     await connection.execute("create database taskrunner")

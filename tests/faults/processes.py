@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from faults.waiting import until
+
 from taskrunner.settings import Settings, env_name
-from taskrunner.store.watcher import Account
 
 MAIN = (sys.executable, "-c", "import sys; from taskrunner.cli import main; sys.exit(main())")
 TESTS = Path(__file__).parent.parent
@@ -31,26 +32,25 @@ def plain_environment() -> dict[str, str]:
 
 
 class Process:
-    """``taskrunner`` in a process group of its own, with its log in a file. Killed with its group by ``kill``, whatever state it is in."""
+    """``taskrunner`` in a process group of its own, with its log in a file. Killed with its group by ``kill``, whatever state it is in.
+
+    ``under`` is a command that becomes it, such as ``setpriv``.
+    """
 
     def __init__(
-        self, log: Path, arguments: Sequence[str], environment: Mapping[str, str], *, account: Account | None = None, dies_with_us: bool = True
+        self, log: Path, arguments: Sequence[str], environment: Mapping[str, str], *, under: Sequence[str] = (), dies_with_us: bool = True
     ) -> None:
         self.log = log
-        uid, gid = account or (None, None)
         with log.open("wb") as output:
             self.popen = subprocess.Popen(
-                [*MAIN, "--log-format=json", *arguments],
-                env=plain_environment() | environment,
+                [*under, *MAIN, "--log-format=json", *arguments],
+                env={**plain_environment(), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                user=uid,
-                group=gid,
-                extra_groups=[] if account else None,
                 cwd=log.parent,
-                preexec_fn=end_with_us if dies_with_us else None,
+                preexec_fn=end_with_us if dies_with_us else None,  # noqa: PLW1509 — one system call, in a child of a process without threads
             )
 
     @property
@@ -75,7 +75,8 @@ class Process:
             assert found or self.alive, f"it ended with {self.popen.returncode} instead of saying {beginning!r}:\n{self.log.read_text()}"
             return found
 
-        return (await until(look, within=within, what=f"{beginning!r} in {self.log}"))[0]
+        first: dict[str, Any] = (await until(look, within=within, what=f"{beginning!r} in {self.log}"))[0]
+        return first
 
     def signal(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)
@@ -87,8 +88,6 @@ class Process:
 
     def kill(self) -> None:
         """kill -9 to the whole group. A process that has been waited for may still have left children."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.popen.wait(10)

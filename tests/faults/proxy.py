@@ -33,7 +33,6 @@ class Proxy:
         self._to = port
         self._pipes: set[Pipe] = set()
         self._flowing = {UP: asyncio.Event(), DOWN: asyncio.Event()}
-        self._tasks: set[asyncio.Task[None]] = set()
         self.delay = 0.0  # seconds for each chunk
         self.cut_after: int | None = None  # bytes from the server, a connection
         self.silent = False  # accept, and say nothing
@@ -61,12 +60,8 @@ class Proxy:
             pipe.reset()
         return len(pipes)
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one client."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one client, until one side ends."""
         with suppress(OSError):
             try:
                 if self.silent:
@@ -109,22 +104,24 @@ class Proxy:
             writer.write(data)
             await writer.drain()
 
-    async def close(self) -> None:
-        """End what is open."""
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
 
 @asynccontextmanager
 async def proxy(to: int, port: int = 0) -> AsyncIterator[Proxy]:
     """A proxy on ``port`` (0: any) of the loopback address to the port ``to`` there."""
     one = Proxy(to)
-    server = await asyncio.start_server(one.accept, "127.0.0.1", port)
-    one.port = server.sockets[0].getsockname()[1]
-    try:
-        yield one
-    finally:
-        server.close()
-        await one.close()
+    clients: set[asyncio.Task[None]] = set()
+    async with asyncio.TaskGroup() as group:
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = group.create_task(one.serve(reader, writer))
+            clients.add(task)
+            task.add_done_callback(clients.discard)
+
+        server = await asyncio.start_server(accept, "127.0.0.1", port)
+        one.port = server.sockets[0].getsockname()[1]
+        try:
+            yield one
+        finally:
+            server.close()
+            for task in clients:
+                task.cancel()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.waiting import now
+
 from taskrunner import Context, task
 
 # A child process that runs one task writes in the name of the worker that started it.
@@ -45,7 +46,7 @@ async def work(ctx: Context, payload: dict[str, Any]) -> dict[str, int]:
 @task("blocking")
 async def blocking(ctx: Context, payload: dict[str, Any]) -> None:
     with journal(ctx):
-        time.sleep(payload["seconds"])  # noqa: ASYNC251 — the fault itself
+        time.sleep(payload["seconds"])
 
 
 @task("poison", max_attempts=20)
@@ -54,7 +55,7 @@ async def poison(ctx: Context, _: dict[str, Any]) -> None:
         os._exit(7)
 
 
-@task("stubborn", timeout=1, max_attempts=1, isolation="process")
+@task("stubborn", timeout=2, max_attempts=1, isolation="process")
 async def stubborn(ctx: Context, _: dict[str, Any]) -> None:
     with journal(ctx):
         while True:

@@ -65,10 +65,11 @@ async def test_room_is_bounded_and_comes_back() -> None:
         group.create_task(batcher.run())
         batcher.put(0)
         await line.begun.acquire()
-        batcher.put(1)
-        assert not batcher.full
-        batcher.put(2)
-        assert batcher.full
+        full = []
+        for item in (1, 2):
+            batcher.put(item)
+            full.append(batcher.full)
+        assert full == [False, True]
         with pytest.raises(asyncio.QueueFull):
             batcher.put(3)
         line.let_through.release()

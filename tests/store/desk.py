@@ -43,7 +43,9 @@ class Held:
         """As a batch of outcomes; one value is repeated for each row."""
         ids, epochs = self.blobs
         n = len(self.ids)
-        columns = {"run_ms": bytes(4 * n)} | {name: [value] * n if not isinstance(value, list) else value for name, value in columns.items()}
+        columns = {"run_ms": bytes(4 * n)} | {
+            name: [value] * n if not isinstance(value, list | bytes) else value for name, value in columns.items()
+        }
         return Batch(ids=ids, epochs=epochs, **columns)
 
     def error(self, delay: float | None = 0.0, reason: str = "broken") -> Batch:
@@ -109,7 +111,8 @@ class Desk:
     async def held(self, n: int = 1, *, started: bool = False, attempts: int = 5, **fields: Any) -> Held:
         """``n`` new tasks, held by a new session."""
         await self.create(n, **fields)
-        held = await self.claim(await self.worker(), n, attempts=attempts)
+        lane = T._replace(**{name: value for name, value in fields.items() if name in T._fields})
+        held = await self.claim(await self.worker(), n, lane=lane, attempts=attempts)
         assert len(held.ids) == n
         if started:
             await self.settling.start(*held.blobs)

@@ -42,14 +42,14 @@ def cte(query: str, name: str) -> str:
 
 def inserted(text: str, table: str) -> tuple[list[str], list[str]]:
     """The columns that an INSERT … SELECT writes, and the expressions that it writes into them."""
-    found = re.search(rf"insert into {table} \((.*?)\)\s*select (.*?)\s+from gone", text, re.S)
+    found = re.search(rf"insert into {table} \((.*?)\)\s*select (.*?)\s+from gone", text, re.DOTALL)
     assert found
     columns, values = ([part.strip() for part in group.split(",")] for group in (found[1], re.sub(r"\(\)", "", found[2])))
     return columns, values
 
 
 def test_every_name_stands_once_and_every_statement_has_its_moves_and_fragments() -> None:
-    names = re.findall(r"^-- name: (\w+)$", "\n".join(TEXTS.values()), re.M)
+    names = re.findall(r"^-- name: (\w+)$", "\n".join(TEXTS.values()), re.MULTILINE)
     assert sorted(queries()) == sorted(names)
     assert queries()["start_tasks"] == Query("start_tasks", (("QUEUED", "RUNNING"),), sql("start_tasks"))
     assert not [name for name, query in queries().items() if re.search(r"--|\{\w+\}", query.text)]
@@ -57,7 +57,9 @@ def test_every_name_stands_once_and_every_statement_has_its_moves_and_fragments(
 
 def test_a_statement_that_moves_a_task_says_so() -> None:
     moving = re.compile(r"(insert into|delete from) tasks_(live|finished)|update tasks_live t?\s*set (status|run_at) ")
-    assert {name for name, query in queries().items() if moving.search(query.text)} == {name for name, query in queries().items() if query.moves}
+    assert {name for name, query in queries().items() if moving.search(query.text)} == {
+        name for name, query in queries().items() if query.moves
+    }
 
 
 def test_only_the_ending_fragment_writes_into_tasks_finished() -> None:
@@ -84,12 +86,27 @@ def test_every_exit_names_the_epoch(query: str) -> None:
 
 @pytest.mark.parametrize(("query", "table"), [("complete_tasks", "tasks_finished"), ("retry_task", "tasks_live")])
 async def test_a_copy_of_a_row_carries_every_column(desk: Desk, query: str, table: str) -> None:
-    rows = await desk.rows("select column_name::text as name from information_schema.columns where table_name = 'tasks' order by ordinal_position")
+    rows = await desk.rows(
+        "select column_name::text as name from information_schema.columns where table_name = 'tasks' order by ordinal_position"
+    )
     catalogue = [row["name"] for row in rows]
     columns, values = inserted(sql(query), table)
     assert columns == catalogue
     assert len(values) == len(columns)
-    ours = {"status", "run_at", "attempt", "crashes", "blocked", "session", "stream", "cancel_requested_at", "updated_at", "finished_at", "result", "error"}
+    ours = {
+        "status",
+        "run_at",
+        "attempt",
+        "crashes",
+        "blocked",
+        "session",
+        "stream",
+        "cancel_requested_at",
+        "updated_at",
+        "finished_at",
+        "result",
+        "error",
+    }
     assert {name: value for name, value in zip(columns, values, strict=True) if name not in ours and value != name} == {}
 
 

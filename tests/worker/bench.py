@@ -119,7 +119,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def open_bench(*functions: Callable[..., Any], modules: Sequence[str] = (), trusted: bool = True, **settings: Any) -> AsyncIterator[Bench]:
+async def open_bench(
+    *functions: Callable[..., Any], modules: Sequence[str] = (), trusted: bool = True, **settings: Any
+) -> AsyncIterator[Bench]:
     """A session with these handlers, welcomed by a scheduler for a long lease."""
     known = Settings(**settings)
     children = Children(modules)
@@ -137,5 +139,3 @@ async def open_bench(*functions: Callable[..., Any], modules: Sequence[str] = ()
     finally:
         children.close()
         blocking.close()
-
-

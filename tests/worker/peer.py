@@ -1,6 +1,7 @@
 """A scheduler that does what a test says, at the other end of a real connection."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -34,6 +35,7 @@ class Line:
         self.bell = asyncio.Event()
         self.ended = asyncio.Event()  # the worker ended it, or it broke
         self.hang_up = asyncio.Event()  # set it to end the stream from here
+        self.settles = True
 
     async def send(self, **kind: Any) -> None:
         await self._stream.send_message(SchedulerMessage(**kind))
@@ -59,6 +61,8 @@ class Line:
             async for message in self._stream:
                 self.got.append(message)
                 self.bell.set()
+                if message.outcomes is not None and self.settles:
+                    await self.settle(message.outcomes.batch)
         except StreamTerminatedError:
             pass
         finally:
@@ -75,6 +79,7 @@ class Peer:
         self.welcome: Welcome | None = Welcome(protocol=1, beat=0.1, lease=10)
         self.reply: BeatReply | None = BeatReply()
         self.refusal: GRPCError | None = None
+        self.settles = True  # confirm outcomes as they come
         self.beat_streams = 0
         self.address = ""
 
@@ -97,7 +102,7 @@ class Peer:
         first = await stream.recv_message()
         assert first is not None
         assert first.hello is not None
-        line.hello = first.hello
+        line.hello, line.settles = first.hello, self.settles
         if self.welcome is not None:
             await line.send(welcome=self.welcome)
         self.lines.put_nowait(line)
@@ -147,9 +152,9 @@ async def open_peer(port: int = 0) -> AsyncIterator[Peer]:
     """A peer on a port of its own; leaving cuts its streams."""
     peer = Peer()
     server = PeerServer(peer)
-    await server.start("127.0.0.1", port)
-    assert server._server is not None
-    peer.address = f"127.0.0.1:{server._server.sockets[0].getsockname()[1]}"
+    sock = socket.create_server(("127.0.0.1", port))
+    await server.start(sock=sock)
+    peer.address = f"127.0.0.1:{sock.getsockname()[1]}"
     try:
         yield peer
     finally:

@@ -170,7 +170,7 @@ def test_a_long_traceback_keeps_its_end() -> None:
     def down(n: int) -> None:
         if not n:
             raise LookupError("the bottom")
-        down(n - 1) if n % 2 else down(n - 1)
+        down(n - 1)
 
     try:
         down(400)

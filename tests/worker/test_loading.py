@@ -38,7 +38,11 @@ def test_modules_of_the_current_directory_are_found(here: Path) -> None:
         ("load_broken", "1 / 0", "'load_broken' cannot be imported: ZeroDivisionError: division by zero"),
         ("load_exits", "raise SystemExit('bye')", "'load_exits' cannot be imported: SystemExit: bye"),
         ("load_empty", "x = 1", "'load_empty' has no handlers; put @task above a function in it"),
-        ("load_twice", HANDLER.format("t", 1) + HANDLER.format("t", 2).replace("def run", "def other"), "two handlers for the task type 't'"),
+        (
+            "load_twice",
+            HANDLER.format("t", 1) + HANDLER.format("t", 2).replace("def run", "def other"),
+            "two handlers for the task type 't'",
+        ),
     ],
 )
 def test_a_module_that_cannot_be_used_is_named_in_one_sentence(here: Path, name: str, text: str | None, said: str) -> None:

@@ -2,56 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from grpclib import GRPCError, Status
 from grpclib.client import Channel
 from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from worker.bench import read_outcomes, tasks
-from worker.peer import Line, Peer, open_peer
+from worker.peer import Peer, open_peer
+from worker.shop import describe, give, outcomes, until, worker
 
-from taskrunner.domain.errors import ConfigurationError
-from taskrunner.settings import Settings
 from taskrunner.wire.columns import split
-from taskrunner.wire.pb.taskrunner.v1 import BeatReply, Cancel, Goodbye, Outcome, Settled, Welcome, WorkerStub
-from taskrunner.worker.role import Room, serve
-
-Serve = Callable[..., AbstractAsyncContextManager[Room]]
-
-
-@pytest.fixture
-async def peer() -> AsyncIterator[Peer]:
-    async with open_peer() as one:
-        yield one
-
-
-def settings(**more: Any) -> Settings:
-    values = {"handlers": "worker.wire_tasks", "worker_port": 0, "grace": 5, "slots": 4, "lease": 10, **more}
-    return Settings(**values)
-
-
-def worker(*peers: Peer, **more: Any) -> AbstractAsyncContextManager[Room]:
-    return serve(settings(**more), tuple(peer.address for peer in peers))
-
-
-async def outcomes(line: Line, ids: list[bytes]) -> dict[bytes, Any]:
-    """The outcomes of ``ids``, once they are all on the line."""
-
-    def found() -> dict[bytes, Any]:
-        return {id_: ended for message in line.got if message.outcomes for id_, ended in read_outcomes(message).items()}
-
-    await line.until(lambda: set(ids) <= found().keys())
-    return found()
-
-
-async def give(line: Line, task_type: str, *payloads: Any, **more: Any) -> list[bytes]:
-    message = tasks(task_type, payloads, **more)
-    await line.give(message)
-    return split(message.ids, 16)
+from taskrunner.wire.pb.taskrunner.v1 import BeatReply, Cancel, Goodbye, Outcome, Settled, Welcome
+from taskrunner.worker.role import Room
 
 
 async def test_hello_says_what_the_worker_is(peer: Peer) -> None:
@@ -67,6 +30,7 @@ async def test_hello_says_what_the_worker_is(peer: Peer) -> None:
 
 
 async def test_tasks_run_and_their_outcomes_are_kept_until_settled(peer: Peer) -> None:
+    peer.settles = False
     async with worker(peer) as room:
         line = await peer.line()
         (id_,) = await give(line, "wire.echo", {"a": 1})
@@ -78,21 +42,9 @@ async def test_tasks_run_and_their_outcomes_are_kept_until_settled(peer: Peer) -
         await until(lambda: describe(room), lambda said: said.unconfirmed == 0)
 
 
-async def describe(room: Room) -> Any:
-    host, _, port = room.address.rpartition(":")
-    async with Channel(host, int(port)) as channel:
-        return await WorkerStub(channel).describe(timeout=5)
-
-
-async def until(ask: Callable[[], Any], true: Callable[[Any], bool], seconds: float = 10) -> Any:
-    async with asyncio.timeout(seconds):
-        while not true(said := await ask()):
-            await asyncio.sleep(0.01)
-        return said
-
-
 async def test_a_broken_stream_stops_no_handler_and_loses_no_outcome(peer: Peer, tmp_path: Path) -> None:
     go = tmp_path / "go"
+    peer.settles = False
     async with worker(peer):
         line = await peer.line()
         confirmed, kept = await give(line, "wire.echo", 0, 1)
@@ -113,6 +65,7 @@ async def test_a_broken_stream_stops_no_handler_and_loses_no_outcome(peer: Peer,
 
 
 async def test_what_a_welcome_calls_lost_is_stopped_and_never_reported(peer: Peer) -> None:
+    peer.settles = False
     async with worker(peer, slots=2) as room:
         line = await peer.line()
         (done,) = await give(line, "wire.echo", 0)
@@ -129,6 +82,7 @@ async def test_what_a_welcome_calls_lost_is_stopped_and_never_reported(peer: Pee
 
 
 async def test_a_session_that_is_over_is_dropped_and_a_new_one_begins(peer: Peer) -> None:
+    peer.settles = False
     async with worker(peer):
         line = await peer.line()
         (done,) = await give(line, "wire.echo", 0)
@@ -177,6 +131,7 @@ async def test_cancel_comes_by_stream_or_by_beat(peer: Peer, by_beat: bool) -> N
 
 
 async def test_stale_outcomes_are_forgotten(peer: Peer) -> None:
+    peer.settles = False
     async with worker(peer) as room:
         line = await peer.line()
         (id_,) = await give(line, "wire.echo", 0)
@@ -207,7 +162,7 @@ async def test_a_blocking_handler_costs_no_beats_and_shows_as_lag(peer: Peer) ->
         await peer.until_beats(2)
         assert peer.beats[-1].lag == 0
         (id_,) = await give(line, "wire.block", 1.0)
-        await peer.until_beats(8, 2)
+        await peer.until_beats(8)
         assert 0.2 < max(beat.lag for beat in peer.beats) < 2
         assert (await outcomes(line, [id_]))[id_].result == "slept"
         await peer.until_beats(3)
@@ -215,11 +170,11 @@ async def test_a_blocking_handler_costs_no_beats_and_shows_as_lag(peer: Peer) ->
 
 
 async def test_past_its_trust_in_the_lease_a_worker_starts_nothing_more(peer: Peer) -> None:
-    peer.welcome, peer.reply = Welcome(protocol=1, beat=0.1, lease=0.5), None
+    peer.welcome, peer.reply = Welcome(protocol=1, beat=0.1, lease=1), None
     async with worker(peer):
         line = await peer.line()
-        (running,) = await give(line, "wire.sleep", 1.0)
-        await asyncio.sleep(0.5)  # the trust: 0.8 of the lease, after Hello was sent
+        (running,) = await give(line, "wire.sleep", 1.5)
+        await asyncio.sleep(0.9)  # the trust: 0.8 of the lease, after Hello was sent
         (late,) = await give(line, "wire.echo", "late")
         assert (await outcomes(line, [running]))[running].result == "slept"
         assert not any(late in split(one.ids, 16) for one in line.outcomes)
@@ -260,66 +215,12 @@ async def test_health_follows_the_connection(peer: Peer) -> None:
         assert (said.slots, said.scheduler, said.draining, said.session) == (4, peer.address, False, line.hello.session)
 
 
-async def test_leaving_drains(peer: Peer) -> None:
-    async with worker(peer, slots=1, grace=5):
-        line = await peer.line()
-        running, waiting = await give(line, "wire.sleep", 0.3, 60)
-        await line.until(lambda: any(message.started for message in line.got))
-        settling = asyncio.ensure_future(settle_all(line, 2))
-    await settling
-    done = await outcomes(line, [running, waiting])
-    assert (done[running].outcome, done[waiting].outcome) == (Outcome.COMPLETED, Outcome.RELEASED)
-    assert sum(message.goodbye is not None for message in line.got) == 1
-    assert [message.capacity.slots for message in line.got if message.capacity] == [0]
-    assert line.ended.is_set()
-
-
-async def settle_all(line: Line, n: int) -> None:
-    for batch in range(1, n + 1):
-        await line.until(lambda batch=batch: len(line.outcomes) >= batch)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-        await line.settle(batch)
-
-
-async def test_what_outlives_the_grace_is_interrupted_and_a_stuck_thread_is_left_behind(peer: Peer) -> None:
-    async with worker(peer, grace=0.2):
-        line = await peer.line()
-        slow, deaf = (await give(line, "wire.sleep", 60))[0], (await give(line, "wire.deaf", 5))[0]
-        await line.until(lambda: any(message.started for message in line.got))
-        began = time.monotonic()
-    assert time.monotonic() - began < 0.2 + 2
-    done = await outcomes(line, [slow, deaf])
-    assert {done[slow].outcome, done[deaf].outcome} == {Outcome.SNOOZED}
-
-
-async def test_without_a_scheduler_a_worker_starts_and_stops(unused_tcp_port: int) -> None:
-    began = time.monotonic()
-    async with serve(settings(), (f"127.0.0.1:{unused_tcp_port}",)) as room:
-        assert (await describe(room)).scheduler == ""
-    assert time.monotonic() - began < 3
-
-
-async def test_sys_exit_in_a_background_task_of_a_handler_is_survived(peer: Peer) -> None:
-    async with worker(peer):
-        line = await peer.line()
-        (id_,) = await give(line, "wire.exit", 0)
-        assert (await outcomes(line, [id_]))[id_].result == "still here"
-
-
-@pytest.mark.parametrize("more", [{"handlers": "worker.nowhere"}, {"worker_host": "192.0.2.1"}])
-async def test_what_cannot_work_is_said_at_the_start(more: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="TASKRUNNER_HANDLERS|WORKER_HOST"):
-        async with serve(settings(**more), ("127.0.0.1:1",)):
-            pass
-
-
-async def test_a_worker_that_dies_ends_the_body(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(*_: object) -> None:
-        raise LookupError("a bug of ours")
-
-    with pytest.raises(ExceptionGroup) as caught:
+async def test_leaving_at_any_moment_of_a_connection_is_survived(peer: Peer) -> None:
+    peer.refusal = GRPCError(Status.UNAVAILABLE, "this scheduler is stopping: go on with another one")
+    for pause in range(12):
         async with worker(peer):
-            await peer.line()
-            monkeypatch.setattr("taskrunner.worker.link.find_places", die)
-            (await peer.line()).hang_up.set() if peer.lines.qsize() else None
-            await asyncio.sleep(10)
-    assert "a bug of ours" in repr(caught.value)
+            await asyncio.sleep(pause * 0.003)
+    peer.refusal = None
+    for pause in range(12):
+        async with worker(peer):
+            await asyncio.sleep(pause * 0.003)

@@ -16,7 +16,7 @@ async def echo(ctx: Context, payload: Any) -> Any:
 
 @task("wire.block")
 async def block(ctx: Context, payload: float) -> str:
-    time.sleep(payload)  # noqa: ASYNC251 — what the test is about
+    time.sleep(payload)
     return "slept"
 
 

@@ -1,11 +1,12 @@
 """The dispatcher: claims due tasks for free places, and sleeps until the next one is due."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import structlog
 
-from taskrunner.domain.errors import TaskrunnerError
+from taskrunner.domain.errors import OutcomeUnknown, TaskrunnerError
 from taskrunner.domain.lanes import BATCH, Lanes
 from taskrunner.domain.task import Back
 from taskrunner.scheduler.roster import Roster
@@ -14,6 +15,7 @@ from taskrunner.store.notify import Hint
 from taskrunner.wire.pb.taskrunner.v1 import SchedulerMessage, Tasks
 
 log = structlog.get_logger()
+R = TypeVar("R")
 
 
 class Dispatcher:
@@ -100,7 +102,7 @@ class Dispatcher:
                 if not picks:
                     continue
                 claimed_at = self._loop.time()
-                claimed, took = await self._claims.claim(picks, seats)
+                claimed, took = await self._sure(seats, self._claims.claim(picks, seats))
                 n = sum(one.n for one in claimed)
                 self._lanes.claimed(picks, took, full=n >= free, now=self._loop.time())
                 self._deliver(claimed, claimed_at)
@@ -131,7 +133,20 @@ class Dispatcher:
                 continue
             seats = [Seat(s.id, s.stream, 1) for s in sessions if s.places and s.outstanding < s.slots]
             if seats:
-                self._deliver(await self._claims.claim_suspects(serves, seats), now)
+                self._deliver(await self._sure(seats, self._claims.claim_suspects(serves, seats)), now)
+
+    async def _sure(self, seats: list[Seat], claim: Awaitable[R]) -> R:
+        """The answer to a claim. When there is none, it may be committed all the same, for workers that will never hear of it: they say Hello
+        again, and what they do not name is taken back.
+        """
+        try:
+            return await claim
+        except OutcomeUnknown:
+            for seat in seats:
+                session = self._roster.get(seat.session)
+                if session is not None and session.stream == seat.stream:
+                    session.dismiss("a claim for it may be lost")
+            raise
 
     def _deliver(self, claimed: list[Claimed], claimed_at: float) -> None:
         for one in claimed:

@@ -138,8 +138,8 @@ class Leases:
             self._back(await self._sessions.release(one.session, one.stream, one.ids, one.epochs))
             self._undelivered.remove(one)
         while self._closed:
-            await self._sessions.close_session(*self._closed[-1])
-            self._closed.pop()
+            await self._sessions.close_session(*self._closed[0])
+            del self._closed[0]
         while self._lost:
             session, stream = self._lost[0]
             if stream is not None:

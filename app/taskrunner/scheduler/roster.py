@@ -8,7 +8,7 @@ from uuid import UUID
 
 from taskrunner.domain.lanes import BATCH, Serves
 from taskrunner.store.claims import Claimed, Seat
-from taskrunner.wire.pb.taskrunner.v1 import SchedulerMessage
+from taskrunner.wire.pb.taskrunner.v1 import Goodbye, SchedulerMessage
 
 LAGGING = 1.0  # seconds by which a worker's loop may be late before it is sent nothing more
 
@@ -34,6 +34,11 @@ class Session:
         """Put a message into the outbox; the stream's one writer sends it."""
         self.outbox.append(Parcel(message, claimed, claimed_at))
         self.wake.set()
+
+    def dismiss(self, reason: str) -> None:
+        """Send it nothing more and let it say Hello again, here or elsewhere: that names what it holds, and the rest is taken back."""
+        self.taking = False
+        self.send(SchedulerMessage(goodbye=Goodbye(reason=reason)))
 
     @property
     def places(self) -> int:

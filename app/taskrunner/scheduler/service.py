@@ -21,7 +21,7 @@ from taskrunner.scheduler.settler import Settler
 from taskrunner.settings import Settings
 from taskrunner.store.sessions import Accepted, Introduction, Sessions
 from taskrunner.wire import columns
-from taskrunner.wire.pb.taskrunner.v1 import BeatReply, BeatRequest, Goodbye, Hello, SchedulerMessage, Welcome, WorkerMessage
+from taskrunner.wire.pb.taskrunner.v1 import BeatReply, BeatRequest, Hello, SchedulerMessage, Welcome, WorkerMessage
 
 log = structlog.get_logger()
 PROTOCOL = 1
@@ -195,8 +195,7 @@ class SchedulerService:
         """Take nobody on any more, send everybody elsewhere, and wait until they have gone, for ``grace`` seconds at most."""
         self.stopping = True
         for session in self._roster:
-            session.taking = False
-            session.send(SchedulerMessage(goodbye=Goodbye(reason="this scheduler stops")))
+            session.dismiss("this scheduler stops")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self.empty.wait()
@@ -205,6 +204,8 @@ class SchedulerService:
 def _introduction(hello: Hello) -> Introduction:
     if len(hello.ids) // columns.ID != len(hello.epochs) // columns.EPOCH:
         raise ValueError("ids and epochs have different lengths")
+    if any(len(column) not in (0, len(hello.task_types)) for column in (hello.max_attempts, hello.timeouts)):
+        raise ValueError("task_types and their defaults have different lengths")
     return Introduction(
         session=UUID(bytes=hello.session),
         resumed=hello.resumed,

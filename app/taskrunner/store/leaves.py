@@ -42,7 +42,7 @@ async def make(connection: Connection) -> None:
         assert row is not None  # a select without a FROM has one row
         today = row[1].astimezone(UTC).date()
         for parent in PARENTS:
-            have = {name for name, _ in await _attached(connection, parent)}
+            have = {name for name, pending in await _leaves(connection, parent) if pending is not None}
             for day in (today + timedelta(days=n) for n in range(-1, AHEAD + 1)):
                 if leaf(parent, day) not in have:
                     await _add(connection, parent, day)
@@ -63,7 +63,7 @@ async def drop(connection: Connection, *, retention: float) -> list[str]:
     """Detach and drop the days that ended more than ``retention`` seconds ago, and the names of those dropped.
 
     Days of ``attempts`` stay while the oldest live task may still have rows in them. A detach that a reader held up stays pending and is finished by
-    the next pass. Raises LockNotAvailable when it had to wait too long.
+    the next pass, which also drops what a pass that broke off had detached already. Raises LockNotAvailable when it had to wait too long.
     """
     row = await (
         await connection.execute(
@@ -73,10 +73,11 @@ async def drop(connection: Connection, *, retention: float) -> list[str]:
     assert row is not None
     dropped = []
     for parent, limit in (("tasks_finished", row[0]), ("attempts", min(row[0], row[1] or row[0]))):
-        for name, pending in await _attached(connection, parent):
+        for name, pending in await _leaves(connection, parent):
             day = datetime.strptime(name.removeprefix(parent + "_"), "%Y%m%d").replace(tzinfo=UTC)
             if pending or day + timedelta(days=1) <= limit:
-                await _detach(connection, parent, name, pending=pending)
+                if pending is not None:
+                    await _detach(connection, parent, name, pending=pending)
                 await connection.execute(sql.SQL("drop table {}").format(sql.Identifier(name)))
                 dropped.append(name)
     return dropped
@@ -91,9 +92,12 @@ async def _detach(connection: Connection, parent: str, name: str, *, pending: bo
         await connection.execute("set lock_timeout = '1s'")
 
 
-async def _attached(connection: Connection, parent: str) -> list[tuple[str, bool]]:
+async def _leaves(connection: Connection, parent: str) -> list[tuple[str, bool | None]]:
+    """The names of the parent's leaves, and whether the detach of each is pending; None for one that is detached."""
     rows = await connection.execute(
-        "select c.relname, i.inhdetachpending from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = %s::regclass order by 1",
+        "select c.relname, i.inhdetachpending from pg_class p"
+        " join pg_class c on c.relnamespace = p.relnamespace and c.relkind = 'r' and c.relname ~ ('^' || p.relname || '_[0-9]{8}$')"
+        " left join pg_inherits i on i.inhrelid = c.oid where p.oid = %s::regclass order by 1",
         (parent,),
     )
     return await rows.fetchall()

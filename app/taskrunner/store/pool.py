@@ -70,7 +70,7 @@ def translated(*, writes: bool = False) -> Iterator[None]:
         yield
     except (PoolTimeout, errors.LockNotAvailable, errors.QueryCanceled, errors.DeadlockDetected, errors.SerializationFailure) as error:
         raise Unavailable(f"the database is busy: {_line(error)}") from error
-    except errors.UndefinedTable as error:
+    except (errors.UndefinedTable, errors.UndefinedFunction) as error:
         raise Unavailable("the schema is not there yet; a scheduler makes it when it starts, or `taskrunner migrate up`") from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         if writes and (error.sqlstate or "08000") in UNKNOWN_STATES:

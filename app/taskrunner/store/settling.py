@@ -13,7 +13,7 @@ from taskrunner.store.columns import Ints, Longs, Uuids
 from taskrunner.store.pool import Connection, Line
 from taskrunner.store.queries import sql
 
-BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, errors.ProgramLimitExceeded)
+BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, errors.ProgramLimitExceeded, errors.StatementTooComplex)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,9 @@ async def _around_locks(connection: Connection, kind: Kind, batch: Batch) -> lis
     """A stranger's transaction holds a row: settle the others now, and wait for that row again with the next try.
 
     Raises LockNotAvailable in the end, so that the caller says the batch again; what is settled by then changes nothing.
+    A missing leaf is made before: the statement that finds none would take the locks with it.
     """
+    await leaves.make(connection)
     async with connection.transaction():
         cursor = await connection.execute(sql("unlocked_tasks"), {"ids": Uuids(batch.ids), "epochs": Longs(batch.epochs)}, binary=True)
         free = {row[0].bytes for row in await cursor.fetchall()}

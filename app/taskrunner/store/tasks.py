@@ -21,7 +21,7 @@ from taskrunner.store.notify import Hints
 from taskrunner.store.pool import Connection, Line, open_pool, translated
 from taskrunner.store.queries import sql
 
-BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, errors.ProgramLimitExceeded)
+BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, errors.ProgramLimitExceeded, errors.StatementTooComplex)
 
 
 @asynccontextmanager

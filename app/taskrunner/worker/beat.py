@@ -73,9 +73,7 @@ class Beat:
         """Stop beating and wait a moment for the last word."""
         if self._loop is not None and not self.ended.done():
             self._loop.call_soon_threadsafe(self._stop)
-            with suppress(TimeoutError):  # it waits for an answer; the thread is a daemon
-                async with asyncio.timeout(PARTING):
-                    await self.ended
+            await asyncio.wait([self.ended], timeout=PARTING)  # it may be waiting for an answer; the thread is a daemon
 
     def _echo(self) -> None:
         self._probed = None

@@ -40,7 +40,8 @@ class Blocking:
             threading.Thread(target=self._work, name=f"handler-{self._count}", daemon=True).start()
 
     def close(self) -> None:
-        """End the threads that are idle; the others end with their handler."""
+        """Kill the children and end the threads that are idle; the others end with their handler. May be called again."""
+        self._children.close()
         for _ in range(self._count):
             self._queue.put(None)
 

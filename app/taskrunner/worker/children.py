@@ -62,7 +62,7 @@ class Child:
                 os.killpg(self._process.pid, number)
 
     def end(self) -> int:
-        """Kill the child, if it lives, and what it has started; say with which code it ended: negative for a signal. Blocks for a moment."""
+        """Kill the child, if it lives, and what it has started. Returns its exit code, negative for a signal. Blocks for a moment."""
         self._sock.close()
         try:
             self._process.wait(0.2)  # one that died by itself has a better reason to tell than our kill

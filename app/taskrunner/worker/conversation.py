@@ -55,7 +55,7 @@ class Conversation:
         self._cut_after(0)
 
     def _cut_after(self, seconds: float) -> None:
-        if self._patience is not None:
+        if self._patience is not None and not self._patience.expired():
             self._patience.reschedule(asyncio.get_running_loop().time() + seconds)
 
     async def _read(self, stream: Work, group: asyncio.TaskGroup) -> None:
@@ -75,6 +75,8 @@ class Conversation:
             if self._reason is None:
                 raise TimeoutError(f"no Welcome within {HANDSHAKE:g} seconds") from None
             raise Parted(self._reason) from None
+        finally:
+            self._patience = None
         if self._reason is None:
             writer.cancel()
             with suppress(TimeoutError):

@@ -40,7 +40,7 @@ def all_handlers(builtin: Mapping[str, Handler], modules: Sequence[str]) -> dict
 def _handlers_of(name: str) -> dict[str, Handler]:
     try:
         module = importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 — the user's module may raise anything; the sentence says what
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ConfigurationError(f"TASKRUNNER_HANDLERS: the module {name!r} cannot be imported: {why}") from error
     try:

@@ -60,7 +60,7 @@ class Room:
                 await asyncio.wait([self.failed])
         await asyncio.to_thread(self._thread.join, JOIN)
         if self._thread.is_alive():
-            log.warning("the worker's thread did not end: a handler still runs, and is left behind")
+            log.warning("the worker's thread did not end in time and is left behind: a handler may still run")
 
     # ── on the worker's thread ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -73,8 +73,7 @@ class Room:
                 _run(self._loop, work(self._settings, self._addresses, self._mail_dir, self._outside()))
         except BaseException as error:  # noqa: BLE001 — whatever it is, the process is to know
             self._tell(self._fail, error)
-        else:
-            self._tell(_resolve, self.failed, None)
+        self._tell(_resolve, self.failed, None)
 
     def _outside(self) -> Outside:
         return Outside(

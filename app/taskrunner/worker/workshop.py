@@ -3,23 +3,26 @@
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
+from grpclib.health.check import ServiceStatus
 
 from taskrunner.handlers.builtin import builtin_handlers
 from taskrunner.settings import Settings
 from taskrunner.wire.pb.taskrunner.v1 import DescribeReply, Welcome
+from taskrunner.wire.server import serving
 from taskrunner.worker.beat import Bearers, Beat, Served
 from taskrunner.worker.blocking import Blocking
 from taskrunner.worker.children import Children
 from taskrunner.worker.link import Link
 from taskrunner.worker.loading import all_handlers
 from taskrunner.worker.places import Place
-from taskrunner.worker.service import Door, listen, package_version
+from taskrunner.worker.service import WorkerService
 from taskrunner.worker.session import Session
 
 log = structlog.get_logger()
@@ -41,54 +44,60 @@ async def work(settings: Settings, addresses: Sequence[str], mail_dir: Path | No
 
     Raises ConfigurationError for handlers or an address that cannot be had.
     """
+    service, health = WorkerService(), ServiceStatus()
+    health.set(False)
+    door = serving(service, settings.worker_host, settings.worker_port, health=health, settings="WORKER_HOST, WORKER_PORT")
     async with builtin_handlers(settings, mail_dir=mail_dir) as builtin:
         handlers = all_handlers(builtin, settings.handlers)
-        sock = listen(settings.worker_host, settings.worker_port)
-        children = Children(settings.handlers)
-        blocking = Blocking(settings.slots, children)
-        try:
-            async with asyncio.TaskGroup() as group:
-                session = Session(settings=settings, handlers=handlers, group=group, blocking=blocking)
-                shop = Shop(settings=settings, addresses=addresses, session=session, address=Place(*sock.getsockname()[:2]))
-                try:
-                    await shop.serve(sock, group, outside)
-                finally:
-                    await shop.close()
-                children.close()
-                outside.done()
-        finally:
-            children.close()
+        async with door as address, _open_blocking(settings) as blocking, asyncio.TaskGroup() as group:
+            session = Session(settings=settings, handlers=handlers, group=group, blocking=blocking)
+            place = Place(settings.worker_host, int(address.rpartition(":")[2]))
+            shop = Shop(settings=settings, addresses=addresses, session=session, place=place, health=health)
+            service.tell = shop.describe
+            try:
+                await shop.serve(group, outside)
+            finally:
+                await shop.close()
             blocking.close()
+            outside.done()
+
+
+@asynccontextmanager
+async def _open_blocking(settings: Settings) -> AsyncIterator[Blocking]:
+    blocking = Blocking(settings.slots, Children(settings.handlers))
+    try:
+        yield blocking
+    finally:
+        blocking.close()
 
 
 class Shop:
     """A session, the stream and the beats that serve it, and the worker's own server."""
 
-    def __init__(self, *, settings: Settings, addresses: Sequence[str], session: Session, address: Place) -> None:
+    def __init__(self, *, settings: Settings, addresses: Sequence[str], session: Session, place: Place, health: ServiceStatus) -> None:
         self._settings = settings
         self._session = session
-        self._address = address
+        self._place = place
+        self._health = health
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._door = Door(self._describe)
         self._link = Link(
             addresses=addresses,
             session=session,
             name=self._name,
-            address=address,
+            address=place,
             send_within=settings.lease / 3,
             begun=self._on_welcome,
             changed=self._on_change,
         )
         self._beat = Beat(addresses, Bearers(renewed=session.renewed, cancel=session.cancel, over=self._link.over))
 
-    async def serve(self, sock: socket.socket, group: asyncio.TaskGroup, outside: Outside) -> None:
+    async def serve(self, group: asyncio.TaskGroup, outside: Outside) -> None:
         """Serve until ``outside.stop``, then drain."""
-        await self._door.open(sock)
         watching = group.create_task(_watch(self._beat), name="watch the beat")
         linking = group.create_task(self._link.run(), name="link")
-        outside.ready(str(self._address))
+        outside.ready(str(self._place))
         await outside.stop.wait()
-        self._door.set_serving(False)
+        self._health.set(False)
         await _drain(self._settings.grace, self._session)
         watching.cancel()
         self._link.close()
@@ -98,15 +107,15 @@ class Shop:
     async def close(self) -> None:
         """Close what is open, also when it was opened only in part."""
         await self._beat.close()
-        await self._door.close()
         self._session.flow.close()
 
-    def _describe(self) -> DescribeReply:
+    def describe(self) -> DescribeReply:
+        """What the worker is and holds."""
         executor = self._session.executor
         return DescribeReply(
             session=self._session.id,
             name=self._name,
-            version=package_version(),
+            version=version("taskrunner"),
             task_types=list(self._session.handlers),
             queues=list(self._settings.queues),
             slots=self._settings.slots,
@@ -122,12 +131,12 @@ class Shop:
         self._beat.serve(Served(self._session.id, beat, lease))
 
     def _on_change(self) -> None:
-        self._door.set_serving(self._link.connected is not None and not self._session.executor.stopped)
+        self._health.set(self._link.connected is not None and not self._session.executor.stopped)
 
 
 async def _watch(beat: Beat) -> None:
     """A beat thread that dies takes the worker with it: without beats it would lose everything that it runs."""
-    await beat.ended
+    await asyncio.shield(beat.ended)
     raise RuntimeError("the beat thread ended by itself")
 
 

@@ -48,15 +48,20 @@ update sessions set status = 'DEAD', dead_at = clock_timestamp() where id = %(id
 -- moves: QUEUED -> PENDING, RUNNING -> PENDING, QUEUED -> FAILED, RUNNING -> FAILED, QUEUED -> CANCELLED, RUNNING -> CANCELLED
 -- Tasks of dead sessions, and those of an older stream that the worker did not name in its last Hello. Such a one that was not started
 -- gets its attempt back. The others are suspects from now on: run one at a time, and given up after three crashes alone.
-with lost as materialized (
-  select t.id, t.epoch, t.attempt, s.name as worker, s.status = 'LIVE' and t.status = 'QUEUED' as unstarted,
+-- What is held is looked for session by session: what waits may be millions, and must not be read whatever the statistics say.
+with found as materialized (
+  select t.id, s.id as session, s.name, s.status = 'LIVE' as live, s.below
+  from (select *, case when status = 'LIVE' then stream else 9223372036854775807 end as below from sessions) s
+  cross join lateral (select t.id from tasks_live t where t.session = s.id and t.stream < s.below limit 2000) t limit 2000),
+lost as materialized (
+  select t.id, t.epoch, t.attempt, f.name as worker, f.live and t.status = 'QUEUED' as unstarted,
     case when t.cancel_requested_at is not null then 'CANCELLED'
-         when s.status = 'LIVE' and t.status = 'QUEUED' then 'PENDING'
+         when f.live and t.status = 'QUEUED' then 'PENDING'
          when t.attempt >= t.max_attempts or t.crashes >= %(cap)s then 'FAILED' else 'PENDING' end as new_status,
     case when t.crashes >= %(cap)s then format('given up: its worker died %%s times while it ran this task alone', t.crashes)
          else 'the worker was lost' end as new_error
-  from sessions s join tasks_live t on t.session = s.id and (s.status = 'DEAD' or t.stream < s.stream)
-  order by t.id limit 2000 for no key update of t skip locked),
+  from found f cross join lateral (
+    select * from tasks_live t where t.id = f.id and t.session = f.session and t.stream < f.below for no key update skip locked) t),
 noted as (
   insert into attempts (task_id, epoch, attempt, outcome, error, worker)
   select id, epoch, attempt, 'LOST', new_error, worker from lost where not unstarted),
@@ -94,7 +99,7 @@ where cancel_requested_at is not null and session = any(%(sessions)b::uuid[]) gr
 with gone as (
   delete from tasks_live t using (
     select id, epoch from tasks_live where cancel_requested_at < clock_timestamp() - %(grace)s * interval '1 second' and session is not null
-    order by id limit 500 for update skip locked) d
+    limit 500 for update skip locked) d
   where t.id = d.id and t.epoch = d.epoch
   returning t.*, 'CANCELLED' as new_status, null::jsonb as new_result, 'cancelled while its handler did not stop' as new_error, null::int as new_ms),
 {ending}

@@ -1,0 +1,1 @@
+"""Handler modules to start from."""

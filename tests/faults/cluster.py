@@ -1,0 +1,188 @@
+"""A whole installation to be mistreated: PostgreSQL, schedulers, workers, an API, and proxies between them where a scenario wants them."""
+
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from faults.checker import FOREVER, Absence
+from faults.database import HISTORY, Server
+from faults.processes import Process
+from faults.proxy import Proxy, proxy
+from faults.waiting import now, until
+
+LEASE = 3.0
+BEAT = LEASE / 5
+GRACE = 2.0
+SLOTS = 20
+SCHEDULERS = ("scheduler-1", "scheduler-2")
+WORKERS = ("worker-1", "worker-2", "worker-3")
+API = "api-1"
+POSTGRES = "postgres"
+
+
+class Cluster:
+    """Its processes by name. What is started again listens where it listened before."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.folder = folder
+        self.server = server
+        self.journals = folder / "journals"
+        self.journals.mkdir(mode=0o777)
+        self.proxies: dict[str, Proxy] = {}
+        self.ports = dict(zip((*SCHEDULERS, API), free_ports(3), strict=True))
+        self.processes: dict[str, Process] = {}
+        self.absences: list[Absence] = []
+        self._starts = 0
+        self._all: list[Process] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports[API]}"
+
+    def launch(self, name: str, **settings: str) -> Process:
+        """Start the process of that name, without waiting for it."""
+        role = name.partition("-")[0]
+        self._starts += 1
+        environment = {
+            "TASKRUNNER_ROLES": role,
+            "TASKRUNNER_LEASE": str(LEASE),
+            "TASKRUNNER_GRACE": str(GRACE),
+            "TASKRUNNER_CANCEL_GRACE": "1",
+            "TASKRUNNER_BACKOFF_BASE": "0.1",
+            "WORKER_PORT": "0",
+        }
+        if role == "worker":
+            where = [self.proxies[name].port if name in self.proxies else self.ports[name] for name in SCHEDULERS]
+            environment["SCHEDULER_ADDRESS"] = ",".join(f"127.0.0.1:{port}" for port in where)
+            environment["FAULT_JOURNALS"] = str(self.journals)
+            environment |= {"TASKRUNNER_HANDLERS": "faults.workload", "TASKRUNNER_SLOTS": str(SLOTS)}
+        else:
+            dsn = self.server.at(self.proxies[POSTGRES].port) if role == "scheduler" and POSTGRES in self.proxies else self.server.dsn
+            environment |= {"DB_DSN": dsn, "HTTP_PORT" if role == "api" else "SCHEDULER_PORT": str(self.ports[name])}
+        process = Process(self.folder / f"{name}.{self._starts}.log", (), environment | settings)
+        self.processes[name] = process
+        self._all.append(process)
+        return process
+
+    async def start(self) -> None:
+        """Start what does not run, and wait until tasks can flow."""
+        for name in (*SCHEDULERS, API, *WORKERS):
+            if name not in self.processes or not self.processes[name].alive:
+                self.launch(name)
+        for name, process in self.processes.items():
+            await process.said("ready")
+            if name in WORKERS:
+                await process.said("connected")
+        await until(self._open, within=20, what="the door of the API")
+
+    async def _open(self) -> bool:
+        async with aiohttp.ClientSession() as session:
+            try:
+                async with session.get(f"{self.url}/readyz") as answer:
+                    return answer.status == 200
+            except aiohttp.ClientError:
+                return False
+
+    def pid(self, name: str) -> int:
+        return self.processes[name].pid
+
+    def kill(self, name: str) -> float:
+        """kill -9; when."""
+        at = now()
+        self.processes[name].kill()
+        self.absences.append(Absence(self.pid(name), at, FOREVER))
+        return at
+
+    def pause(self, name: str) -> float:
+        """SIGSTOP; when."""
+        self.processes[name].signal(signal.SIGSTOP)
+        return now()
+
+    def resume(self, name: str, since: float) -> float:
+        """SIGCONT; when."""
+        at = now()
+        self.absences.append(Absence(self.pid(name), since, at))
+        self.processes[name].signal(signal.SIGCONT)
+        return at
+
+    async def revive(self) -> None:
+        """Start workers again that die, for ever: what an init system does."""
+        while True:
+            for name in WORKERS:
+                if not self.processes[name].alive:
+                    self.absences.append(Absence(self.pid(name), now(), FOREVER))
+                    self.launch(name)
+            await asyncio.sleep(0.05)
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Everything that handlers wrote down. A line is written whole."""
+        return [json.loads(line) for path in self.journals.iterdir() for line in path.read_text().splitlines()]
+
+    def count(self, events: str, *, among: tuple[str, ...] = SCHEDULERS) -> int:
+        """How often these processes logged something that begins so."""
+        return sum(len(self.processes[name].events(events)) for name in among)
+
+    def close(self) -> None:
+        """Kill everything."""
+        for process in self._all:
+            process.kill()
+
+    def logs(self) -> str:
+        """Where to look, and the warnings."""
+        lines = [f"logs in {self.folder}"]
+        for path in sorted(self.folder.glob("*.log")):
+            bad = [line for line in path.read_text(errors="replace").splitlines() if '"warning"' in line or '"error"' in line]
+            lines += [f"── {path.name}", *bad[-8:]]
+        return "\n".join(lines)
+
+
+def free_ports(n: int) -> list[int]:
+    """Ports that nobody uses now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@asynccontextmanager
+async def cluster(folder: Path, binaries: Path | None, *, proxied: bool = False) -> AsyncIterator[Cluster]:
+    """A running cluster. ``proxied``: workers reach the schedulers, and these the database, through ``Cluster.proxies``."""
+    server = Server(folder / "postgres", free_ports(1)[0], binaries)
+    async with AsyncExitStack() as stack:
+        stack.callback(server.discard)
+        await server.start()
+        one = Cluster(folder, server)
+        stack.callback(one.close)
+        if proxied:
+            for name in SCHEDULERS:
+                one.proxies[name] = await stack.enter_async_context(proxy(one.ports[name]))
+            one.proxies[POSTGRES] = await stack.enter_async_context(proxy(server.port))
+        scheduler = one.launch(SCHEDULERS[0])
+        await scheduler.said("ready")
+        await server.ask(HISTORY)
+        await one.start()
+        yield one
+
+
+async def sessions_of(one: Cluster, pid: int) -> list[tuple[str, float]]:
+    """Live sessions of that process: status and when each began."""
+    rows = await one.server.ask(
+        "select status, extract(epoch from started_at)::float8 from sessions where name like '%%:' || %s order by started_at", [str(pid)]
+    )
+    return [(status, began) for status, began in rows]
+
+
+async def silent(one: Cluster, scenario: str, within: float) -> None:
+    """Return when no task of the scenario is live any more."""
+
+    async def empty() -> bool:
+        return not await one.server.ask("select 1 from tasks_live where payload->>'scenario' = %s limit 1", [scenario])
+
+    await until(empty, within=within, what=f"the backlog of {scenario}")

@@ -1,0 +1,105 @@
+"""One row of the acceptance table: load, a fault, and then the checker."""
+
+import asyncio
+from collections.abc import AsyncIterator, Container
+from contextlib import asynccontextmanager
+from operator import itemgetter
+from typing import Any
+
+from faults.checker import Change, Evidence, Row, Run
+from faults.cluster import LEASE, Cluster, silent
+from faults.load import Client
+
+FIGURES: list[str] = []
+DRAIN = 25.0  # seconds after the load in which the backlog must be gone
+
+
+class Scenario:
+    """``client`` posts, ``load`` posts in the background; what the row measures goes to ``figure``."""
+
+    def __init__(self, name: str, cluster: Cluster, group: asyncio.TaskGroup, figures: list[str]) -> None:
+        self.name = name
+        self.cluster = cluster
+        self.client = Client(cluster.url, name)
+        self.longest_hold = 3 * (LEASE + 1)
+        self._group = group
+        self._figures = figures
+        self._loads: list[asyncio.Task[None]] = []
+
+    def load(self, **how: Any) -> asyncio.Task[None]:
+        """POST in the background, see ``Client.run``."""
+        task = self._group.create_task(self.client.run(**how))
+        self._loads.append(task)
+        return task
+
+    def figure(self, what: str, seconds: float, *, bound: float, gate: float = 3.0) -> None:
+        """Keep a figure and what it should be. A loaded machine may take ``gate`` times as long before the row fails."""
+        self._figures.append(f"{self.name:<4} {what:<58} {seconds:8.3f} s   bound {bound:g} s")
+        assert seconds <= gate * bound, f"{what}: {seconds:.3f} s, and {bound:g} s are the bound, of which {gate:g} times are allowed here"
+
+    def note(self, what: str) -> None:
+        """Keep something else worth reading."""
+        self._figures.append(f"{self.name:<4} {what}")
+
+    async def drained(self, within: float = DRAIN) -> Evidence:
+        """Wait until the load is posted and nothing of it is left to do; then what there is to see."""
+        for load in self._loads:
+            await load
+        await silent(self.cluster, self.name, within)
+        return await self.evidence()
+
+    def runs(self, tasks: Container[str] | None = None) -> list[Run]:
+        """Executions so far of these tasks; of all that are acknowledged to be ours where none are named."""
+        mine = self.client.sent_at if tasks is None else tasks
+        found: dict[str, Run] = {}
+        for entry in sorted(self.cluster.journal(), key=itemgetter("at")):
+            if entry["event"] == "start":
+                found[entry["run"]] = Run(task=entry["task"], attempt=entry["attempt"], holder=entry["holder"], start=entry["at"])
+            else:
+                found[entry["run"]].end, found[entry["run"]].how = entry["at"], entry["event"]
+        return [run for run in found.values() if run.task in mine]
+
+    async def evidence(self) -> Evidence:
+        """All that is known about the tasks of this scenario."""
+        ask, mine = self.cluster.server.ask, [self.name]
+        rows = await ask(
+            "select id::text, (payload->>'n')::int, status, epoch, attempt, max_attempts, error from tasks where payload->>'scenario' = %s",
+            mine,
+        )
+        changes = await ask(
+            """select extract(epoch from h.at)::float8, h.leaf, h.op, h.id::text, h.epoch, h.attempt, h.status, split_part(s.name, ':', 2)
+            from history h left join sessions s on s.id = h.session
+            where h.id in (select id from tasks where payload->>'scenario' = %s) order by h.n""",
+            mine,
+        )
+        names = ("task", "n", "status", "epoch", "attempt", "max_attempts", "error")
+        fields = ("at", "leaf", "op", "task", "epoch", "attempt", "status", "holder")
+        return Evidence(
+            acknowledged=self.client.acknowledged,
+            unknown=set(self.client.unknown),
+            rows=[Row(**dict(zip(names, row, strict=True))) for row in rows],
+            changes=[Change(**dict(zip(fields, (*row[:7], int(row[7]) if row[7] else None), strict=True))) for row in changes],
+            runs=self.runs({row[0] for row in rows}),
+            absences=self.cluster.absences,
+            longest_hold=self.longest_hold,
+        )
+
+
+@asynccontextmanager
+async def scenario(name: str, cluster: Cluster) -> AsyncIterator[Scenario]:
+    """A row on a running cluster. Afterwards its load is over, the invariants hold, and what was killed runs again."""
+    figures: list[str] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            one = Scenario(name, cluster, group, figures)
+            yield one
+            seen = await one.drained()
+        found = seen.violations()
+        assert not found, "\n".join([f"{len(found)} violations", *found[:20], cluster.logs()])
+        one.note(
+            f"acknowledged {len(seen.acknowledged)}, unknown {len(seen.unknown)}, refused {len(one.client.refused)}, "
+            f"runs {len(seen.runs)}, run again {len(seen.rerun)}"
+        )
+        await cluster.start()
+    finally:
+        FIGURES.extend(figures)
