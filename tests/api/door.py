@@ -74,7 +74,7 @@ async def answers(http: ClientSession, url: str) -> bool:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for a condition; pytest's timeout is the end of patience."""
-    while not await condition():  # noqa: ASYNC110 — what is waited for happens in the database or behind a socket
+    while not await condition():
         await asyncio.sleep(0.01)
 
 

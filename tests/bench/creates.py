@@ -8,7 +8,6 @@ import urllib.request
 from typing import Any
 
 import psycopg
-
 from rig import HERE, Rig, cost, until
 
 BODY = json.dumps({"task_type": "noop", "payload": {"i": 1, "t": 0, "p": "x" * 55}})

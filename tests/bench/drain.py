@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import psycopg
-
 from rig import Rig, cost, once, until
 
 LOAD = """
@@ -28,7 +27,9 @@ async def drain(rig: Rig, n: int, *, workers: int = 1, **env: str) -> dict[str, 
             until(lambda: _settled(connection) >= n, seconds=300)
             ended = time.time()
         bytes_written = connection.execute("select pg_current_wal_lsn() - %s::pg_lsn", wal).fetchone()
-        rows = connection.execute("select count(*), count(*) filter (where attempt = 1) from tasks_finished where status = 'COMPLETED'").fetchone()
+        rows = connection.execute(
+            "select count(*), count(*) filter (where attempt = 1) from tasks_finished where status = 'COMPLETED'"
+        ).fetchone()
         memory = {"scheduler_mb": scheduler.peak(), "worker_mb": max(one.peak() for one in crew)}
     rig.stop(scheduler, *crew)
     seen = rig.seen()
@@ -36,7 +37,12 @@ async def drain(rig: Rig, n: int, *, workers: int = 1, **env: str) -> dict[str, 
         raise AssertionError(f"void: {len(seen)} starts of {len({s[0] for s in seen})} tasks, {rows} completed, of {n}")
     measured = n - began
     micro = {name: round(seconds / measured * 1e6, 1) for name, seconds in cpu.items()}
-    return {"rate": n / (ended - min(start for _, _, start in seen)), "cpu_us": micro, "wal_bytes": int(bytes_written[0]) / measured, **memory}
+    return {
+        "rate": n / (ended - min(start for _, _, start in seen)),
+        "cpu_us": micro,
+        "wal_bytes": int(bytes_written[0]) / measured,
+        **memory,
+    }
 
 
 def _settled(connection: Any) -> int:

@@ -1,4 +1,4 @@
-"""How long from the request that creates a task to the start of its handler, and how late scheduled tasks start. Every role a process of its own."""
+"""How long from the request that creates a task to the start of its handler, and how late scheduled tasks start; roles in processes."""
 
 import json
 import subprocess

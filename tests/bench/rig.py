@@ -146,7 +146,10 @@ def once(seen: Sequence[tuple[int, float, float]], n: int) -> bool:
 def percentiles(values: Sequence[float]) -> dict[str, float]:
     """p50, p95, p99 and the largest, in milliseconds."""
     ordered = sorted(values)
-    at = {name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+    at = {
+        name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000
+        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+    }
     return {name: round(value, 2) for name, value in at.items()} | {"max": round(ordered[-1] * 1000, 2)}
 
 

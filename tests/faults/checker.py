@@ -142,7 +142,7 @@ def _final(seen: Evidence) -> Iterator[str]:
 def _one_result(seen: Evidence) -> Iterator[str]:
     """I5"""
     claims = {(c.task, c.epoch): c.holder for c in seen.changes if _claims(c)}
-    latest = {task: epoch for task, epoch in sorted(claims)}
+    latest = dict(sorted(claims))  # of one task, the last epoch comes last
     done = {(run.task, run.attempt, run.holder) for run in seen.runs if run.how == "done"}
     for task, changes in _by_task(seen.changes).items():
         if any(later.epoch < earlier.epoch for earlier, later in pairwise(changes)):

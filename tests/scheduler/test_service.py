@@ -34,7 +34,11 @@ async def test_hello_is_answered_with_welcome(house: House) -> None:
         (WorkerMessage(started=Started()), Code.INVALID_ARGUMENT, "the first message of a Work stream is Hello"),
         (WorkerMessage(hello=Hello(protocol=1, session=b"short")), Code.INVALID_ARGUMENT, "Hello is not understood"),
         (WorkerMessage(hello=Hello(protocol=1, session=bytes(16), ids=bytes(16))), Code.INVALID_ARGUMENT, "different lengths"),
-        (WorkerMessage(hello=Hello(protocol=1, session=bytes(16), ids=bytes(17), epochs=bytes(8))), Code.INVALID_ARGUMENT, "not understood"),
+        (
+            WorkerMessage(hello=Hello(protocol=1, session=bytes(16), ids=bytes(17), epochs=bytes(8))),
+            Code.INVALID_ARGUMENT,
+            "not understood",
+        ),
         (
             WorkerMessage(hello=Hello(protocol=1, session=bytes(16), task_types=["a", "b"], max_attempts=[5])),
             *(Code.INVALID_ARGUMENT, "different lengths"),

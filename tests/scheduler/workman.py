@@ -105,9 +105,7 @@ class Workman:
         """Say how these ended (everything held, unless given), and wait until it is settled."""
         pairs = {id_: self.held[id_] for id_ in (ids or [*self.held])}
         self._batch += 1
-        outcomes = Outcomes(
-            batch=self._batch, outcome=Outcome(outcome), ids=b"".join(pairs), epochs=b"".join(pairs.values()), **columns
-        )
+        outcomes = Outcomes(batch=self._batch, outcome=Outcome(outcome), ids=b"".join(pairs), epochs=b"".join(pairs.values()), **columns)
         await self.work.send_message(WorkerMessage(outcomes=outcomes))
         settled: Settled = await self.hear_a("settled")
         assert settled.batches == [self._batch]

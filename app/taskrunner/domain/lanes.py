@@ -83,8 +83,8 @@ class Lanes:
     def choose(self, serves: Serves, free: int, now: float) -> list[Pick]:
         """The lanes to claim ``free`` tasks from, best first: lower priority number first, in turn within one priority.
 
-        Lanes of a lower rank come along only where the rank before has a single lane, whose leftover is theirs; otherwise the leftover of a lane
-        belongs to its neighbours, in the next round.
+        Lanes of a lower rank come along only where the rank before has a single lane, whose leftover is theirs; otherwise the leftover of
+        a lane belongs to its neighbours, in the next round.
         """
         defaults = {task_type: (attempts, timeout) for task_type, attempts, timeout in serves.defaults}
         ripe = [
@@ -131,7 +131,8 @@ class Lanes:
     def peeked(self, lane: Lane, due_at: float, now: float) -> bool:
         """The next task behind the lane's mark is due then; whether to claim at once.
 
-        One that is due but was not to be had a moment ago is locked by somebody: by another scheduler that takes it, or by a stranger. No hurry.
+        One that is due but was not to be had a moment ago is locked by somebody: by another scheduler that takes it, or by a stranger.
+        No hurry.
         """
         state = self._lanes[lane]
         if state.empty and due_at <= now:

@@ -50,7 +50,10 @@ class Created(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A task as it is stored. ``payload`` and ``result`` are JSON text; ``max_attempts`` and ``timeout`` are None until first claimed, unless given."""
+    """A task as it is stored. ``payload`` and ``result`` are JSON text.
+
+    ``max_attempts`` and ``timeout`` (seconds) are None until the first claim, unless given.
+    """
 
     id: UUID
     task_type: str

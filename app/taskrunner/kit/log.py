@@ -8,7 +8,7 @@ import structlog
 from structlog.typing import Processor
 
 QUIET = ("asyncio", "hpack", "grpclib.protocol")
-
+SILENT = ("psycopg.pool",)  # it warns of each connection that we give up; why we did is said by whoever did
 
 Form = Literal["text", "json"] | None
 
@@ -45,6 +45,8 @@ def configure(level: str, form: Form = None, *, stream: TextIO | None = None) ->
     root.setLevel(level.upper())
     for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+    for name in SILENT:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _last(*, text: bool, colors: bool) -> list[Processor]:

@@ -136,8 +136,10 @@ class Dispatcher:
                 self._deliver(await self._sure(seats, self._claims.claim_suspects(serves, seats)), now)
 
     async def _sure(self, seats: list[Seat], claim: Awaitable[R]) -> R:
-        """The answer to a claim. When there is none, it may be committed all the same, for workers that will never hear of it: they say Hello
-        again, and what they do not name is taken back.
+        """The answer to a claim.
+
+        When there is none, it may be committed all the same, for workers that will never hear of it: they say Hello again, and what they
+        do not name is taken back.
         """
         try:
             return await claim

@@ -65,7 +65,6 @@ class Leases:
     def _note_lost(self, session: UUID, stream: int | None) -> None:
         self._lost.append((session, stream))
         self._tend.set()
-        self._loop.call_later(SOON, self._tend.set)
 
     def closed(self, session: UUID, stream: int) -> None:
         """The session ended with its stream, as its worker had said."""
@@ -147,6 +146,7 @@ class Leases:
             elif session not in self.beating:
                 await self._sessions.lose_beat(session)
             del self._lost[0]
+            self._loop.call_later(SOON, self._tend.set)
 
     async def _tell_cancels(self) -> None:
         here = {session.id for session in self._roster} | self.beating.keys()

@@ -1,7 +1,8 @@
 """The lookout: makes sure of what hints make quick.
 
-Each second it finds all lanes with a loose index scan, and suspects. Where an old snapshot keeps dead rows from vacuum that scan becomes slow, so it
-is made less often (never more than a hundredth of the time), and the stretch before each watermark is swept in windows, the newest first.
+Each second it finds all lanes with a loose index scan, and suspects. Where an old snapshot keeps dead rows from vacuum that scan becomes
+slow, so it is made less often (never more than a hundredth of the time), and the stretch before each watermark is swept in windows, the
+newest first.
 """
 
 import asyncio

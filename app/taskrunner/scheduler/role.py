@@ -10,6 +10,7 @@ from grpclib.health.check import ServiceStatus
 
 from taskrunner.domain.errors import TaskrunnerError, Unavailable
 from taskrunner.domain.lanes import Lanes
+from taskrunner.domain.task import Back
 from taskrunner.kit.loops import every
 from taskrunner.scheduler.dispatch import Dispatcher
 from taskrunner.scheduler.leases import Leases
@@ -90,9 +91,10 @@ class Office:
         pool = store.pool
         self._lines = {name: Line(pool, setup=PLANS) for name in ("claim", "look", "settle", "control")}
         self._listening = Line(pool, setup="set statement_timeout = 0")
+        self._look_now = asyncio.Event()
         roster, lanes = Roster(), Lanes()
         sessions = Sessions(self._lines["control"])
-        self.leases = Leases(sessions, roster, settings, back=lambda backs: self.dispatcher.found(*backs))
+        self.leases = Leases(sessions, roster, settings, back=self._came_back)
         self.dispatcher = Dispatcher(Claims(self._lines["claim"]), roster, lanes, undelivered=self.leases.undelivered)
         self.lookout = Lookout(Looks(self._lines["look"]), roster, lanes, self.dispatcher)
         self.settler = Settler(Settling(self._lines["settle"]), committed=self.dispatcher.settled)
@@ -102,7 +104,6 @@ class Office:
         )
         self.health = ServiceStatus()
         self.health.set(True)
-        self._look_now = asyncio.Event()
         store.hints.subscribe(self.heard)
 
     def heard(self, hint: notify.Hint) -> None:
@@ -114,6 +115,11 @@ class Office:
             self.leases.tend()
         if hint.lanes:
             self.dispatcher.hint(hint)
+
+    def _came_back(self, backs: list[Back]) -> None:
+        """Tasks were taken back: those that nobody started are in their lanes again, and the lookout finds those that are suspects now."""
+        self.dispatcher.found(*backs)
+        self._look_now.set()
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start every loop. One that dies ends the process: a loop that cannot go on must not look alive."""

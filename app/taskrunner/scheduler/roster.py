@@ -44,7 +44,8 @@ class Session:
     def places(self) -> int:
         """How many tasks may be sent to it now.
 
-        Free slots are filled at once. Places to prefetch are filled by the half, so that a quick worker gets few full messages instead of many small ones.
+        Free slots are filled at once. Places to prefetch are filled by the half, so that a quick worker gets few full messages instead of
+        many small ones.
         """
         if not self.taking or self.lag > LAGGING:
             return 0

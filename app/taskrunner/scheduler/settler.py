@@ -79,7 +79,7 @@ class Settler:
                     await self._pass()
                 except TaskrunnerError as error:
                     log.warning("settling failed, and is tried again", error=str(error))
-                    await asyncio.sleep(random.uniform(0.1, 0.4))
+                    await asyncio.sleep(random.uniform(0.1, 0.4))  # noqa: S311 — jitter
             self._idle.set()
 
     async def _pass(self) -> None:

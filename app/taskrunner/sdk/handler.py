@@ -46,12 +46,12 @@ def task(  # noqa: PLR0913 — each is an option of its own, all by keyword
 ) -> Callable[[F], F]:
     """Make the function below the handler of ``task_type``.
 
-    The function takes ``(ctx: Context, payload)`` and returns any JSON value. ``async def`` runs on the worker's event loop, plain ``def`` in a
-    thread, and either with ``isolation="process"`` in a child process that is killed when it overruns. A payload annotation that pydantic
-    understands validates the payload; one that does not fit fails the task for good.
+    The function takes ``(ctx: Context, payload)`` and returns any JSON value. ``async def`` runs on the worker's event loop, plain ``def``
+    in a thread, and either with ``isolation="process"`` in a child process that is killed when it overruns. A payload annotation that
+    pydantic understands validates the payload; one that does not fit fails the task for good.
 
-    ``timeout`` is seconds for one attempt; ``backoff_base`` and ``backoff_cap`` are seconds. What the task itself says comes first, then these,
-    then the settings. The function stays callable as it is.
+    ``timeout`` is seconds for one attempt; ``backoff_base`` and ``backoff_cap`` are seconds. What the task itself says comes first, then
+    these, then the settings. The function stays callable as it is.
     """
     if not 1 <= len(task_type) <= 200:
         raise ValueError("a task type has 1 to 200 characters")

@@ -11,7 +11,7 @@ def seconds(duration: float | timedelta) -> float:
     return value
 
 
-class Verdict(Exception):  # noqa: N818 — these are words of control, not errors
+class Verdict(Exception):
     """Base of the exceptions by which a handler decides about its task."""
 
 

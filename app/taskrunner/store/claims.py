@@ -13,8 +13,8 @@ from taskrunner.domain.task import Lane
 from taskrunner.store.pool import Connection, Line
 from taskrunner.store.queries import sql
 
-# The plans of the batch statements are known: nested loops over the partial indexes, whatever the statistics say. So they are made once, and a
-# plan made while the table was small is not a sequential scan when it has grown.
+# The plans of the batch statements are known: nested loops over the partial indexes, whatever the statistics say. So they are made once,
+# and a plan made while the table was small is not a sequential scan when it has grown.
 PLANS = "; ".join(
     f"set {name} = {value}"
     for name, value in {
@@ -63,7 +63,7 @@ class Claims:
     async def claim(self, picks: Sequence[Pick], seats: Sequence[Seat]) -> tuple[list[Claimed], dict[Lane, Took]]:
         """Take due tasks of the lanes of ``picks``, as many as there are seats at most. Durable when it returns.
 
-        Raises Unavailable or OutcomeUnknown; what was taken nevertheless is found by ``Sessions.take_back``, since no worker will ever name it.
+        Raises Unavailable or OutcomeUnknown; what was taken nevertheless is found by ``Sessions.take_back``, since no worker names it.
         """
         parameters = {
             "sessions": [seat.session for seat in seats],

@@ -62,8 +62,9 @@ async def _add(connection: Connection, parent: str, day: date) -> None:
 async def drop(connection: Connection, *, retention: float) -> list[str]:
     """Detach and drop the days that ended more than ``retention`` seconds ago, and the names of those dropped.
 
-    Days of ``attempts`` stay while the oldest live task may still have rows in them. A detach that a reader held up stays pending and is finished by
-    the next pass, which also drops what a pass that broke off had detached already. Raises LockNotAvailable when it had to wait too long.
+    Days of ``attempts`` stay while the oldest live task may still have rows in them. A detach that a reader held up stays pending and is
+    finished by the next pass, which also drops what a pass that broke off had detached already. Raises LockNotAvailable when it had to
+    wait too long.
     """
     row = await (
         await connection.execute(

@@ -29,7 +29,7 @@ async def _configure(connection: Connection) -> None:
 
 @asynccontextmanager
 async def open_pool(dsn: str) -> AsyncIterator[AsyncConnectionPool[Connection]]:
-    """The pool, open but not necessarily connected: the database may come later. Raises ConfigurationError for a DSN that cannot be read."""
+    """The pool, open but not necessarily connected: the database may come later. Raises ConfigurationError for an unreadable DSN."""
     try:
         psycopg.conninfo.conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-HEAD = re.compile(r"^-- (name|fragment): (\w+)\s*$", re.M)
-MOVES = re.compile(r"^-- moves: (.+)$", re.M)
-COMMENT = re.compile(r"^\s*--.*$\n?", re.M)
+HEAD = re.compile(r"^-- (name|fragment): (\w+)\s*$", re.MULTILINE)
+MOVES = re.compile(r"^-- moves: (.+)$", re.MULTILINE)
+COMMENT = re.compile(r"^\s*--.*$\n?", re.MULTILINE)
 SLOT = re.compile(r"\{(\w+)\}")
 
 

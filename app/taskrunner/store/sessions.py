@@ -39,7 +39,7 @@ class Accepted:
 
 
 class Sessions:
-    """What the scheduler asks about workers, on a connection that it keeps for life. Methods raise Unavailable while the database is away."""
+    """What the scheduler asks about workers, on a connection that it keeps for life. Raises Unavailable while the database is away."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
@@ -66,7 +66,7 @@ class Sessions:
         await self._line.run(lambda connection: connection.execute(sql("close_session"), {"id": session, "stream": stream}))
 
     async def end_dead(self, *, longest: float) -> list[tuple[UUID, str]]:
-        """Declare dead the sessions whose lease is over, or whose connections are both broken. ``longest`` is the longest lease that there is."""
+        """Declare dead the sessions whose lease is over, or whose connections are both broken. ``longest``: no lease is longer."""
         return [(row[0], row[1]) for row in await self._rows("end_sessions", {"longest": longest})]
 
     async def take_back(self) -> tuple[int, list[Back]]:

@@ -108,7 +108,10 @@ class Store:
                 return await (await cursor.execute(sql("count_tasks"))).fetchall()
 
     async def cancel(self, id: UUID) -> Task | None:  # noqa: A002
-        """Cancel a task: at once when PENDING; a held one is marked, and its worker told. None: there is none. Raises Conflict when it is finished."""
+        """Cancel a task: at once when PENDING; a held one is marked, and its worker told.
+
+        None: there is none. Raises Conflict when it is finished.
+        """
         for _ in range(3):  # it may be claimed or given back between the two statements
             if await self._change("cancel_pending", id) is not None:
                 return await self.get(id)
