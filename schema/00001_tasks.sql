@@ -10,7 +10,12 @@
 --   tally            outcomes counted by minute, queue and type: each settle adds rows, upkeep sums them up. Pages read it instead
 --                    of counting tasks_finished.
 --   sessions         one row for each start of a worker process. Its lease is the lease of everything that the worker holds.
---   gates            queues and types that are closed until a time.
+--   gates            queues and types that are closed until a time; 'infinity' is a pause.
+--   idempotency_keys what was answered to a create that carried an Idempotency-Key: written in the transaction that writes its tasks, and
+--                    kept for a day. That transaction's lock on its row is what a second request with the same key waits for.
+-- For applications that write in transactions of their own there are two functions, taskrunner_enqueue and taskrunner_cancel (docs/sql.md).
+--   bulk_operations  changes of many tasks by filter, done in batches by whichever API process comes first. A batch and its progress
+--                    are one transaction, which holds the row: so one process works on it, and a crash loses nothing.
 --
 -- STATES   PENDING -> QUEUED -> RUNNING -> COMPLETED | FAILED | CANCELLED; domain/lifecycle.py is the whole table, and each statement
 --   in store/sql names its moves. CHECK constraints make half-states impossible.
@@ -26,7 +31,7 @@
 --   snapshot keeps from vacuum), nor over tasks of types that nobody serves. Tasks with crashes > 0 are suspects: they have an index of
 --   their own and are claimed one at a time.
 --
--- LOCKS    in this order: sessions, tasks (live, then finished), gates; ids sorted within each. Statements that can skip a locked row
+-- LOCKS    in this order: sessions, idempotency keys, unique keys, tasks (live, then finished), gates; sorted within each. Statements that can skip a locked row
 --   skip it. A statement that may wait for a lock and then decides by other rows would decide by the snapshot from before the
 --   wait: lock first, look in the next statement.
 --
@@ -64,6 +69,8 @@ create table sessions (
   queues text[] not null default '{}',
   slots int not null default 0,
   started_at timestamptz not null default clock_timestamp(),
+  beat_at timestamptz not null default clock_timestamp(),
+  drain_requested_at timestamptz,
   constraint dead_has_its_time check ((status = 'DEAD') = (dead_at is not null))
 ) with (fillfactor = 50);
 
@@ -95,6 +102,13 @@ create table tasks (
   finished_at timestamptz,
   result jsonb,
   error text,
+  expires_at timestamptz,                                   -- FAILED when it did not start by then
+  backoff jsonb,                                            -- kind, base, cap of its retries; null: the handler's own, or the settings
+  metadata jsonb,                                           -- the caller's own words, an object
+  traceparent text,                                         -- W3C
+  callback_url text,                                        -- its end makes a webhook task
+  progress real,                                            -- 0 to 1, as the handler said last. Here and not in a table of its own: no index
+  progress_message text,                                    -- knows it, so the update stays on its page (HOT), and a finished task keeps it
   group_id uuid,                                            -- room
   schedule_id uuid,                                         -- room
   fire_time timestamptz,                                    -- room
@@ -115,6 +129,7 @@ create index tasks_live_suspect on tasks_live (queue, task_type, run_at, id)
 create index tasks_live_held on tasks_live (session, stream) where session is not null;
 create index tasks_live_cancel on tasks_live (session) where cancel_requested_at is not null;
 create unique index tasks_live_unique on tasks_live (unique_key) where unique_key is not null;
+create index tasks_live_expiring on tasks_live (expires_at) where expires_at is not null and status = 'PENDING' and attempt = 0;
 
 create table tasks_finished partition of tasks for values in ('COMPLETED', 'FAILED', 'CANCELLED')
   partition by range (finished_at);
@@ -152,6 +167,31 @@ create table gates (
   primary key (scope, name)
 ) with (fillfactor = 10);
 
+create table idempotency_keys (
+  key text primary key check (octet_length(key) <= 1000), -- with method and path
+  fingerprint bytea not null,                             -- of the body
+  answer jsonb,                                           -- the rows that were created, in order; null only inside the transaction
+  created_at timestamptz not null default clock_timestamp()
+);
+create index idempotency_keys_created on idempotency_keys (created_at);
+
+create table bulk_operations (
+  id uuid primary key default taskrunner_uuidv7(),
+  verb text not null check (verb in ('cancel', 'retry', 'delete')),
+  filter jsonb not null,
+  status text not null default 'RUNNING' check (status in ('RUNNING', 'DONE', 'FAILED')),
+  pass int not null default 1,        -- rows that somebody had locked are tried again in a later pass
+  after uuid,                         -- ids up to it were looked at in this pass
+  until uuid not null default taskrunner_uuidv7(), -- tasks that are younger are not meant
+  done bigint not null default 0,
+  failed bigint not null default 0,   -- in this pass
+  error text,
+  created_at timestamptz not null default clock_timestamp(),
+  finished_at timestamptz,
+  constraint over_has_its_time check ((status <> 'RUNNING') = (finished_at is not null))
+);
+create index bulk_operations_running on bulk_operations (id) where status = 'RUNNING';
+
 -- +goose Down
-drop table gates, tally, attempts, tasks, sessions;
+drop table bulk_operations, idempotency_keys, gates, tally, attempts, tasks, sessions;
 drop function taskrunner_uuidv7();

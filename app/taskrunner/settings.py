@@ -72,6 +72,10 @@ class Settings(BaseSettings):
     timeout: float = Field(300, gt=0, le=30 * 86400, description="time of one attempt where neither the task nor its handler says")
     retention: float = Field(604_800, ge=86_400, description="how long finished tasks are kept; whole days are dropped")
 
+    # The command line.
+    api_url: str = Field("http://localhost:8080", description="where the service is, for `taskrunner task` and the Python client")
+    api_token: SecretStr | None = Field(None, description="token that they send along")
+
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["text", "json"] | None = Field(None, description="text or json; text on a terminal, else json")
 

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ SLOTS = 20
 SCHEDULERS = ("scheduler-1", "scheduler-2")
 WORKERS = ("worker-1", "worker-2", "worker-3")
 API = "api-1"
-POSTGRES = "postgres"
 
 
 class Cluster:
@@ -34,7 +34,8 @@ class Cluster:
         self.server = server
         self.journals = folder / "journals"
         self.journals.mkdir(mode=0o777)
-        self.proxies: dict[str, Proxy] = {}
+        self.links: dict[tuple[str, str], Proxy] = {}  # by worker and scheduler
+        self.wire: Proxy | None = None  # between the schedulers and PostgreSQL
         self.ports = dict(zip((*SCHEDULERS, API), free_ports(3), strict=True))
         self.processes: dict[str, Process] = {}
         self.absences: list[Absence] = []
@@ -58,12 +59,12 @@ class Cluster:
             "WORKER_PORT": "0",
         }
         if role == "worker":
-            where = [self.proxies[name].port if name in self.proxies else self.ports[name] for name in SCHEDULERS]
+            where = [self.links[name, to].port if self.links else self.ports[to] for to in SCHEDULERS]
             environment["SCHEDULER_ADDRESS"] = ",".join(f"127.0.0.1:{port}" for port in where)
             environment["FAULT_JOURNALS"] = str(self.journals)
             environment |= {"TASKRUNNER_HANDLERS": "faults.workload", "TASKRUNNER_SLOTS": str(SLOTS)}
         else:
-            dsn = self.server.at(self.proxies[POSTGRES].port) if role == "scheduler" and POSTGRES in self.proxies else self.server.dsn
+            dsn = self.server.at(self.wire.port) if role == "scheduler" and self.wire else self.server.dsn
             environment |= {"DB_DSN": dsn, "HTTP_PORT" if role == "api" else "SCHEDULER_PORT": str(self.ports[name])}
         process = Process(self.folder / f"{name}.{self._starts}.log", (), environment | settings)
         self.processes[name] = process
@@ -103,6 +104,12 @@ class Cluster:
         """SIGSTOP; when."""
         self.processes[name].signal(signal.SIGSTOP)
         return now()
+
+    def scheduler_of(self, worker: str) -> str:
+        """Which scheduler has the Work stream of that worker."""
+        ports = {proxy.port: name for (_, name), proxy in self.links.items()} or {self.ports[name]: name for name in SCHEDULERS}
+        where = str(self.processes[worker].events("connected")[-1]["scheduler"])
+        return ports[int(where.rpartition(":")[2])]
 
     def resume(self, name: str, since: float) -> float:
         """SIGCONT; when."""
@@ -153,7 +160,7 @@ def free_ports(n: int) -> list[int]:
 
 @asynccontextmanager
 async def cluster(folder: Path, binaries: Path | None, *, proxied: bool = False) -> AsyncIterator[Cluster]:
-    """A running cluster. ``proxied``: workers reach the schedulers, and these the database, through ``Cluster.proxies``."""
+    """A running cluster. ``proxied``: workers reach the schedulers, and these the database, through proxies."""
     server = Server(folder / "postgres", free_ports(1)[0], binaries)
     async with AsyncExitStack() as stack:
         stack.callback(server.discard)
@@ -161,9 +168,9 @@ async def cluster(folder: Path, binaries: Path | None, *, proxied: bool = False)
         one = Cluster(folder, server)
         stack.callback(one.close)
         if proxied:
-            for name in SCHEDULERS:
-                one.proxies[name] = await stack.enter_async_context(proxy(one.ports[name]))
-            one.proxies[POSTGRES] = await stack.enter_async_context(proxy(server.port))
+            for way in product(WORKERS, SCHEDULERS):
+                one.links[way] = await stack.enter_async_context(proxy(one.ports[way[1]]))
+            one.wire = await stack.enter_async_context(proxy(server.port))
         scheduler = one.launch(SCHEDULERS[0])
         await scheduler.said("ready")
         await server.ask(HISTORY)

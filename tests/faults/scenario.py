@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Container
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from operator import itemgetter
 from typing import Any
 
 from faults.checker import Change, Evidence, Row, Run
-from faults.cluster import LEASE, Cluster, silent
+from faults.cluster import LEASE, WORKERS, Cluster, silent
 from faults.load import Client
+from faults.waiting import now, until
 
 FIGURES: list[str] = []
 DRAIN = 25.0  # seconds after the load in which the backlog must be gone
@@ -101,5 +102,24 @@ async def scenario(name: str, cluster: Cluster) -> AsyncIterator[Scenario]:
             f"runs {len(seen.runs)}, run again {len(seen.rerun)}"
         )
         await cluster.start()
+    except BaseException:
+        with suppress(AssertionError):  # the next row shall have a whole cluster, and this one its own failure
+            await cluster.start()
+        raise
     finally:
         FIGURES.extend(figures)
+
+
+def open_at(runs: list[Run], holder: int, at: float) -> set[str]:
+    """Tasks that a process was running at that time."""
+    return {run.task for run in runs if run.holder == holder and run.start <= at and (run.end is None or run.end > at)}
+
+
+async def busiest(row: Scenario, tasks: list[str]) -> str:
+    """A worker that runs two of these tasks at least: which one that is, the schedulers decide."""
+
+    def find() -> str | None:
+        runs, at = row.runs(tasks), now()
+        return next((name for name in WORKERS if len(open_at(runs, row.cluster.pid(name), at)) >= 2), None)
+
+    return str(await until(find, within=10, what="a worker with two long tasks"))

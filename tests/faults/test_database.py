@@ -73,3 +73,22 @@ async def test_f16_nobody_listens(town: Cluster) -> None:
 
         await until(all_listen, within=30, what="two listeners")
         row.figure("… both listen again after", now() - over, bound=15, gate=1)
+
+
+async def test_f15_the_database_becomes_a_standby(town: Cluster) -> None:
+    async with scenario("F15", town) as row:
+        load = row.load(rate=60, seconds=6)
+        long = await row.client.post_all(9, seconds=3)
+        await until(lambda: len(row.runs(long)) == len(long), within=10, what="long tasks that run")
+        await town.server.ask("alter system set default_transaction_read_only = on")
+        await town.server.ask("select pg_reload_conf()")
+        await until(lambda: len(row.client.refused) > 30, within=10, what="tasks that are refused")
+        await town.server.ask("alter system reset default_transaction_read_only")
+        await town.server.ask("select pg_reload_conf()")
+        writable = now()
+        await until(lambda: max(row.client.sent_at.values()) > writable, within=15, what="a task that is taken")
+        row.figure("25006: tasks are taken again after", now() - writable, bound=5)
+        await load
+        seen = await row.drained()
+        assert set(row.client.refused.values()) == {503}
+        assert seen.rerun == set(), "a live worker's task ran again"

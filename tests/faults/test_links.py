@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
-from faults.cluster import LEASE, POSTGRES, SCHEDULERS, Cluster
+from faults.checker import Absence
+from faults.cluster import LEASE, Cluster, sessions_of
 from faults.proxy import DOWN, UP
-from faults.scenario import scenario
-from faults.waiting import until
+from faults.scenario import busiest, open_at, scenario
+from faults.waiting import now, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module")]
 PROXIED = True
@@ -21,7 +22,7 @@ async def test_f26_connections_are_reset_again_and_again(town: Cluster) -> None:
         await until(lambda: len(row.runs(long)) == len(long), within=10, what="long tasks that run")
         broken = 0
         for _ in range(TIMES):
-            broken += sum(town.proxies[name].reset() for name in SCHEDULERS)
+            broken += sum(link.reset() for link in town.links.values())
             await asyncio.sleep(1)  # the fault itself
         seen = await row.drained()
         row.note(f"{broken} connections reset in {TIMES} s")
@@ -35,26 +36,56 @@ async def test_f24_results_vanish_on_the_way(town: Cluster) -> None:
         over = town.count("a worker's session is over")
         row.load(rate=60, seconds=5, each=0.1)
         await until(lambda: len(row.runs()) > 40, within=10, what="tasks that run")
-        for name in SCHEDULERS:
-            town.proxies[name].swallows = {UP}
+        for link in town.links.values():
+            link.swallows = {UP}
         await asyncio.sleep(LEASE / 2)  # the fault itself
-        for name in SCHEDULERS:
-            town.proxies[name].flow()
+        for link in town.links.values():
+            link.flow()
         seen = await row.drained()
         assert town.count("a worker's session is over") == over, "a lease was lost"
         assert seen.rerun == set(), "results were lost, and their tasks ran again"
 
 
 async def test_f23_the_answers_of_the_database_vanish(town: Cluster) -> None:
+    assert town.wire is not None
     async with scenario("F23", town) as row:
         await row.client.post_all(600, seconds=0.3)  # a backlog: whenever a slot is free, there is a claim under way
         for _ in range(4):
-            town.proxies[POSTGRES].swallows = {DOWN}
+            town.wire.swallows = {DOWN}
             await asyncio.sleep(0.3)  # the fault itself: what is committed now, nobody is told
-            town.proxies[POSTGRES].flow()
+            town.wire.flow()
             await asyncio.sleep(0.3)
         seen = await row.drained()
         unheard = {c.task for c in seen.changes if c.status == "PENDING" and c.op == "UPDATE"}
         row.note(f"claims of which nobody was told: {len(unheard)} tasks")
         assert unheard, "the fault met no claim"
         assert seen.rerun == set()
+
+
+async def test_f22_a_worker_is_cut_off_without_a_word(town: Cluster) -> None:
+    async with scenario("F22", town) as row:
+        row.load(rate=40, seconds=4)
+        long = await row.client.post_all(12, seconds=1)
+        victim = await busiest(row, long)
+        pid, cut = town.pid(victim), now()
+        links = [link for (worker, _), link in town.links.items() if worker == victim]
+        for link in links:
+            link.stall(UP, DOWN)
+        held = open_at(row.runs(), pid, cut)
+        await asyncio.sleep(3 * LEASE)  # the fault itself
+        town.absences.append(Absence(pid, cut, now()))
+        for link in links:
+            link.flow()
+        healed = now()
+
+        async def rejoined() -> bool:
+            return any(status == "LIVE" for status, _ in await sessions_of(town, pid))
+
+        await until(rejoined, within=10, what="a new session")
+        row.figure("no packet for three leases: a new session after", now() - healed, bound=2)
+        seen = await row.drained()
+        first = [min((run.start for run in seen.runs_by_task[task] if run.holder != pid), default=healed) - cut for task in held]
+        row.figure("… its first task runs elsewhere after", min(first), bound=LEASE + 1)
+        assert not [run for run in seen.runs if run.holder == pid and cut + LEASE < run.start < healed], "it started a task without a lease"
+        accepted = {row.task: row for row in seen.rows}
+        assert all(accepted[task].epoch > 1 for task in held), "a late result was accepted"

@@ -4,26 +4,19 @@ import signal
 from itertools import pairwise
 
 import pytest
-from faults.cluster import API, GRACE, SCHEDULERS, WORKERS, Cluster
+from faults.cluster import API, GRACE, LEASE, WORKERS, Cluster
 from faults.scenario import scenario
 from faults.waiting import now, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module")]
 
 
-async def connections(town: Cluster) -> dict[str, str]:
-    """Which scheduler each worker talks to."""
-    names = {f"127.0.0.1:{town.ports[name]}": name for name in SCHEDULERS}
-    return {name: names[town.processes[name].events("connected")[-1]["scheduler"]] for name in WORKERS}
-
-
 async def test_f06_a_scheduler_is_killed(town: Cluster) -> None:
     async with scenario("F06", town) as row:
         row.load(rate=60, seconds=5, each=0.3)
         await until(lambda: len(row.runs()) > 40, within=10, what="tasks that run")
-        talks = await connections(town)
-        victim = talks["worker-1"]
-        stranded = [name for name, scheduler in talks.items() if scheduler == victim]
+        victim = town.scheduler_of("worker-1")
+        stranded = [name for name in WORKERS if town.scheduler_of(name) == victim]
         before = {name: len(town.processes[name].events("connected")) for name in stranded}
         killed = now()
         town.processes[victim].kill()
@@ -43,7 +36,7 @@ async def test_f34_a_scheduler_and_the_api_are_asked_to_stop(town: Cluster) -> N
     async with scenario("F34", town) as row:
         load = row.load(rate=60, seconds=6)
         await until(lambda: len(row.runs()) > 40, within=10, what="tasks that run")
-        victim = (await connections(town))["worker-1"]
+        victim = town.scheduler_of("worker-1")
         asked = now()
         town.processes[victim].signal(signal.SIGTERM)
         code = await town.processes[victim].ended(within=30)
@@ -63,3 +56,37 @@ async def test_f34_a_scheduler_and_the_api_are_asked_to_stop(town: Cluster) -> N
         assert seen.rerun == set()
         starts = sorted(run.start for run in seen.runs if asked - 0.1 < run.start < stopping)
         row.figure("… the longest pause between two starts", max(later - earlier for earlier, later in pairwise(starts)), bound=1)
+
+
+@pytest.mark.xfail(strict=True, raises=ExceptionGroup, reason="a worker stays on the Work stream of a hung scheduler as long as that lives")
+async def test_f08_a_scheduler_is_paused(town: Cluster) -> None:
+    async with scenario("F08", town) as row:
+        over = town.count("a worker's session is over")
+        row.load(rate=60, seconds=4, each=0.1)
+        await until(lambda: len(row.runs()) > 40, within=10, what="tasks that run")
+        victim = town.scheduler_of("worker-1")
+        town.processes[victim].signal(signal.SIGSTOP)
+        paused = now()
+        try:
+            await row.drained(within=4 * LEASE)
+            row.figure("SIGSTOP of a scheduler: all is done by the others after", now() - paused, bound=4 + LEASE + 1)
+        finally:
+            town.processes[victim].signal(signal.SIGCONT)
+        seen = await row.drained()
+        assert town.count("a worker's session is over") == over, "a lease was lost"
+        assert seen.rerun == set()
+
+
+async def test_f33_all_stop_while_the_database_is_away(town: Cluster) -> None:
+    async with scenario("F33", town) as row:
+        await row.client.post_all(40, seconds=0.3)
+        await until(lambda: len(row.runs()) > 20, within=10, what="tasks that run")
+        await town.server.crash()
+        asked = now()
+        for process in town.processes.values():
+            process.signal(signal.SIGTERM)
+        codes = [await process.ended(within=3 * (GRACE + 2)) for process in town.processes.values()]
+        row.figure("SIGTERM of all without a database: gone after", now() - asked, bound=GRACE + 2)
+        assert set(codes) == {0}
+        await town.server.start()
+        await town.start()

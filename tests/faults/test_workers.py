@@ -4,27 +4,11 @@ import asyncio
 import signal
 
 import pytest
-from faults.checker import Run
-from faults.cluster import GRACE, LEASE, WORKERS, Cluster, sessions_of
-from faults.scenario import Scenario, scenario
+from faults.cluster import GRACE, LEASE, Cluster, sessions_of
+from faults.scenario import busiest, open_at, scenario
 from faults.waiting import now, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module")]
-
-
-def open_at(runs: list[Run], holder: int, at: float) -> set[str]:
-    """Tasks that a process was running at that time."""
-    return {run.task for run in runs if run.holder == holder and run.start <= at and (run.end is None or run.end > at)}
-
-
-async def busiest(row: Scenario, tasks: list[str]) -> str:
-    """A worker that runs two of these tasks at least: which one that is, the schedulers decide."""
-
-    def find() -> str | None:
-        runs, at = row.runs(tasks), now()
-        return next((name for name in WORKERS if len(open_at(runs, row.cluster.pid(name), at)) >= 2), None)
-
-    return str(await until(find, within=10, what="a worker with two long tasks"))
 
 
 async def test_f01_a_worker_is_killed(town: Cluster) -> None:
@@ -36,11 +20,10 @@ async def test_f01_a_worker_is_killed(town: Cluster) -> None:
         seen = await row.drained()
         held = {c.task for c in seen.changes if c.holder == pid}
         assert seen.rerun <= held, "only what the dead worker held may run again"
-        lost = open_at(row.runs(long), pid, killed)
-        again = sorted(min(run.start for run in seen.runs_by_task[task] if run.start > killed) for task in lost)
-        row.figure("kill -9 of a worker: its first task starts again after", again[0] - killed, bound=1)
+        again = sorted(min(run.start for run in seen.runs_by_task[task] if run.start > killed) for task in seen.rerun)
+        row.figure(f"kill -9 of a worker: the first of its {len(again)} tasks starts again after", again[0] - killed, bound=1)
         # Suspects are run one at a time in each session, so that a poison task takes no neighbours with it.
-        row.figure(f"… the last of {len(again)} tasks of 2 s, one at a time", again[-1] - killed, bound=1 + len(again) // 2 * 2)
+        row.figure("… the last, where most take 2 s", again[-1] - killed, bound=1 + len(again) // 2 * 2)
 
 
 async def test_f02_a_worker_is_paused(town: Cluster) -> None:
@@ -136,9 +119,8 @@ async def test_f05_a_task_kills_its_worker(town: Cluster) -> None:
         neighbours = {other: len(runs) for other, runs in seen.runs_by_task.items() if other != task}
         assert max(neighbours.values()) <= 2, "a neighbour of a poison task runs again once at most"
         assert {row.status for row in seen.rows if row.task != task} == {"COMPLETED"}
-        row.note(
-            f"os._exit in a handler: given up after {len(starts)} starts, the last one {starts[-1].start - starts[0].start:.1f} s after the first"
-        )
+        took = starts[-1].start - starts[0].start
+        row.note(f"os._exit in a handler: given up after {len(starts)} starts, the last one {took:.1f} s after the first")
 
 
 async def test_f04_a_handler_does_not_stop(town: Cluster) -> None:

@@ -123,8 +123,9 @@ class Workman:
         assert reply is not None
         return reply
 
-    async def goodbye(self) -> None:
-        await self.work.send_message(WorkerMessage(goodbye=Goodbye(reason="done")))
+    async def goodbye(self, *, last: bool) -> None:
+        """Take nothing more on this stream; with ``last`` on no other either."""
+        await self.work.send_message(WorkerMessage(goodbye=Goodbye(reason="done", last=last)))
         await self.work.end()
 
     def cut(self, *names: str) -> None:
@@ -153,7 +154,7 @@ class House:
     async def scheduler(self, **settings: Any) -> tuple[str, Callable[[], Any]]:
         """One more scheduler, with a pool of its own: its address, and how to stop it."""
         stack = AsyncExitStack()
-        quick = Settings(_env_file=None, **{**QUICK, **settings})  # type: ignore[call-arg]  # pydantic's plugin does not know this argument
+        quick = Settings(_env_file=None, **{**QUICK, **settings})
         store = await stack.enter_async_context(open_store(self.dsn, quick))
         running = await stack.enter_async_context(serve(quick, store))
         self._stack.push_async_callback(stack.aclose)
@@ -179,7 +180,7 @@ class House:
 
 @asynccontextmanager
 async def opened(dsn: str) -> AsyncIterator[House]:
-    async with AsyncExitStack() as stack, open_store(dsn, Settings(_env_file=None)) as store:  # type: ignore[call-arg]  # as above
+    async with AsyncExitStack() as stack, open_store(dsn, Settings(_env_file=None)) as store:
         yield House(store, dsn, stack)
         await stack.aclose()
 

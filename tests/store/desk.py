@@ -145,7 +145,7 @@ def pairs(seat: Seat, claimed: Sequence[Claimed]) -> Held:
 @asynccontextmanager
 async def opened(dsn: str) -> AsyncIterator[Desk]:
     """A desk with a pool of its own, as another process has."""
-    settings = Settings(_env_file=None)  # type: ignore[call-arg]  # pydantic's plugin does not know this argument
+    settings = Settings(_env_file=None)
     async with (
         open_store(dsn, settings) as store,
         await psycopg.AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row) as db,

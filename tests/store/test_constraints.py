@@ -1,6 +1,7 @@
 """Half-states that the database itself refuses, and the lock order that keeps statements from deadlock."""
 
 import asyncio
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -51,20 +52,14 @@ async def test_two_live_tasks_cannot_have_one_unique_key(desk: Desk) -> None:
         await desk.db.execute("update tasks_live set unique_key = 'k'")
 
 
-async def deadlocks(desk: Desk) -> int:
-    (row,) = await desk.rows("select deadlocks as n from pg_stat_database where datname = current_database()")
-    return int(row["n"])
-
-
 async def test_batches_in_opposite_orders_and_a_cancel_between_never_deadlock(desk: Desk, dsn: str) -> None:
+    """A deadlock would come out as Unavailable."""
     worker = await desk.worker()
 
     async def cancel(held: Held) -> None:
         for id_ in (held.ids[7], held.ids[3]):
-            try:
+            with suppress(Conflict):
                 await desk.store.cancel(id_)
-            except Conflict:
-                pass
 
     async with opened(dsn) as other, opened(dsn) as third:
         for kind, again in [(COMPLETED, ERROR), (ERROR, GIVEN_BACK), (GIVEN_BACK, CANCELLED), (CANCELLED, COMPLETED)] * 13:
@@ -79,7 +74,6 @@ async def test_batches_in_opposite_orders_and_a_cancel_between_never_deadlock(de
                 group.create_task(third.sessions.release(held.session, 1, *held.blobs))
                 group.create_task(cancel(held))
             assert await desk.rows("select from tasks_live where status in ('QUEUED', 'RUNNING')") == []
-    assert await deadlocks(desk) == 0
 
 
 async def test_hello_and_the_reapers_beside_settles_never_deadlock(desk: Desk, dsn: str) -> None:
@@ -94,24 +88,3 @@ async def test_hello_and_the_reapers_beside_settles_never_deadlock(desk: Desk, d
                 group.create_task(other.sessions.force_cancels(grace=0))
             assert len(await desk.rows("select from attempts")) == 0
             await desk.db.execute("truncate tasks_live")
-    assert await deadlocks(desk) == 0
-
-
-async def test_unsorted_updates_do_deadlock_so_that_the_counter_can_be_trusted(desk: Desk, dsn: str) -> None:
-    first, second = await desk.create(2)
-    lock = "select from tasks_live where id = %s for update"
-    async with await psycopg.AsyncConnection.connect(dsn) as other:
-        await other.execute("set lock_timeout = '3s'; set deadlock_timeout = '20ms'")
-        async with desk.db.transaction():
-            await desk.db.execute(lock, (first,))
-            await other.execute(lock, (second,))
-            async with asyncio.TaskGroup() as group:
-                waiting = group.create_task(desk.db.execute(lock, (second,)))
-                with pytest.raises(psycopg.errors.DeadlockDetected):
-                    await other.execute(lock, (first,))
-                await other.rollback()
-                await waiting
-    await desk.db.execute("select pg_stat_force_next_flush()")
-    async with asyncio.timeout(10):
-        while not await deadlocks(desk):
-            await asyncio.sleep(0.05)

@@ -12,8 +12,8 @@ from taskrunner.domain.lanes import BEGINNING, NIL, Mark, Serves
 from taskrunner.store.pool import Line
 from taskrunner.store.settling import COMPLETED, ERROR, GIVEN_BACK
 
-EXPLAIN = """load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_analyze = on; set auto_explain.log_buffers = on;
-set auto_explain.log_timing = off; set auto_explain.log_format = json; set client_min_messages = log"""
+EXPLAIN = """load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_analyze = on;
+set auto_explain.log_buffers = on; set auto_explain.log_timing = off; set auto_explain.log_format = json; set client_min_messages = log"""
 MANY = 10_000
 
 

@@ -45,6 +45,14 @@ def created_document(task: NewTask, created: Created) -> dict[str, object]:
         "cancel_requested_at": None,
         "result": None,
         "error": None,
+        "unique_key": task.unique_key,
+        "expires_at": None if task.expires_at is None else moment(task.expires_at),
+        "backoff": task.backoff,
+        "metadata": {} if task.metadata is None else orjson.Fragment(task.metadata),
+        "traceparent": task.traceparent,
+        "callback_url": task.callback_url,
+        "progress": None,
+        "progress_message": None,
     }
 
 
@@ -73,6 +81,14 @@ def task_document(task: Task) -> dict[str, object]:
         "cancel_requested_at": None if task.cancel_requested_at is None else moment(task.cancel_requested_at),
         "result": None if task.result is None else orjson.Fragment(task.result),
         "error": task.error,
+        "unique_key": task.unique_key,
+        "expires_at": None if task.expires_at is None else moment(task.expires_at),
+        "backoff": None if task.backoff is None else orjson.Fragment(task.backoff),
+        "metadata": {} if task.metadata is None else orjson.Fragment(task.metadata),
+        "traceparent": task.traceparent,
+        "callback_url": task.callback_url,
+        "progress": task.progress,
+        "progress_message": task.progress_message,
     }
 
 

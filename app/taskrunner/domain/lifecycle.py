@@ -26,7 +26,7 @@ HELD = frozenset({Q, R})
 FINISHED = frozenset({C, F, X})
 
 MOVES: Mapping[Status, frozenset[Status]] = {
-    P: frozenset({P, Q, X}),  # edited or run now · claimed · cancelled
+    P: frozenset({P, Q, X, F}),  # edited or run now · claimed · cancelled · expired
     Q: frozenset({R, P, C, F, X}),  # started · retried, snoozed, given back, lost · settled
     R: frozenset({P, C, F, X}),  # retried, snoozed, given back, lost · settled
     C: frozenset({P}),  # run again by a person

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 from taskrunner.domain.lifecycle import Status
+from taskrunner.domain.retry import Backoff
+
+OnConflict: TypeAlias = Literal["return", "reject", "replace", "postpone"]
 
 
 class Lane(NamedTuple):
@@ -27,7 +30,9 @@ class Back(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
-    """A task to be created. ``payload`` is JSON text. Of ``run_at`` and ``delay`` (seconds) at most one is set; neither means now."""
+    """A task to be created. ``payload`` and ``metadata`` are JSON text. Of ``run_at`` and ``delay`` (seconds) at most one is set; neither
+    means now. ``unique_key`` is unique among live tasks, and ``on_conflict`` says what becomes of a second one.
+    """
 
     task_type: str
     payload: str
@@ -38,19 +43,41 @@ class NewTask:
     max_attempts: int | None = None
     timeout: float | None = None
     tags: tuple[str, ...] = ()
+    unique_key: str | None = None
+    on_conflict: OnConflict = "return"
+    expires_at: datetime | None = None
+    backoff: Backoff | None = None
+    metadata: str | None = None
+    traceparent: str | None = None
+    callback_url: str | None = None
 
 
 class Created(NamedTuple):
-    """What the database decided about a new task."""
+    """What the database decided about a new task. ``deduplicated``: a live one with the same unique_key is there already, and this is it."""
 
     id: UUID
     run_at: datetime
     created_at: datetime
+    deduplicated: bool = False
+
+
+class IdempotencyKey(NamedTuple):
+    """The Idempotency-Key of a request, with the method and path that it belongs to, and what identifies its body."""
+
+    key: str
+    fingerprint: bytes
+
+
+class Answer(NamedTuple):
+    """What became of a request to create tasks. ``replayed``: a request with this Idempotency-Key got this answer before."""
+
+    created: list[Created]
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A task as it is stored. ``payload`` and ``result`` are JSON text.
+    """A task as it is stored. ``payload``, ``result``, ``backoff`` and ``metadata`` are JSON text.
 
     ``max_attempts`` and ``timeout`` (seconds) are None until the first claim, unless given.
     """
@@ -72,6 +99,14 @@ class Task:
     cancel_requested_at: datetime | None
     result: str | None
     error: str | None
+    unique_key: str | None
+    expires_at: datetime | None
+    backoff: str | None
+    metadata: str | None
+    traceparent: str | None
+    callback_url: str | None
+    progress: float | None
+    progress_message: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +131,7 @@ class TaskFilter:
     statuses: tuple[Status, ...] = ()
     task_type: str | None = None
     queue: str | None = None
-    tag: str | None = None
+    tags: tuple[str, ...] = ()
     created_after: datetime | None = None
     created_before: datetime | None = None
 

@@ -44,7 +44,7 @@ class Scheduler:
 
 @asynccontextmanager
 async def serve(settings: Settings, store: Store) -> AsyncIterator[Scheduler]:
-    """Run a scheduler: entered when the schema is there and workers may connect, left when they have been sent elsewhere and all is settled.
+    """Run a scheduler: entered when the schema is there and workers may connect, left when they went elsewhere and all is settled.
 
     Raises ConfigurationError for a port that is taken or a schema that is newer than this program, Unavailable without a database.
     """

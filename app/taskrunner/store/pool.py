@@ -27,6 +27,25 @@ async def _configure(connection: Connection) -> None:
     await connection.execute(SESSION, prepare=False)
 
 
+class _Pool(AsyncConnectionPool[Connection]):
+    """psycopg's pool, which waits with ``asyncio.wait_for``: before Python 3.12 that loses a cancellation that meets the connection's
+    arrival, and a loop that was told to stop would go on for ever.
+    """
+
+    async def getconn(self, timeout: float | None = None) -> Connection:
+        before = _cancellations()
+        connection = await super().getconn(timeout)
+        if _cancellations() > before:
+            await self.putconn(connection)
+            raise asyncio.CancelledError
+        return connection
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
 @asynccontextmanager
 async def open_pool(dsn: str) -> AsyncIterator[AsyncConnectionPool[Connection]]:
     """The pool, open but not necessarily connected: the database may come later. Raises ConfigurationError for an unreadable DSN."""
@@ -43,7 +62,7 @@ async def open_pool(dsn: str) -> AsyncIterator[AsyncConnectionPool[Connection]]:
         "keepalives_count": 3,
         "tcp_user_timeout": 15_000,
     }
-    pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+    pool = _Pool(
         dsn,
         kwargs=kwargs,
         min_size=1,

@@ -161,7 +161,7 @@ class Store:
             "statuses": [status.value for status in which.statuses] or None,
             "task_type": which.task_type,
             "queue": which.queue,
-            "tag": which.tag,
+            "tags": [*which.tags] or None,
             "created_after": which.created_after,
             "created_before": which.created_before,
         }

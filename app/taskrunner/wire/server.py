@@ -11,6 +11,7 @@ from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
 from taskrunner.domain.errors import ConfigurationError
+from taskrunner.wire.codec import Codec
 from taskrunner.wire.pb.google_proto_descriptor_pool import default_google_proto_descriptor_pool
 
 CLOSE = 2.0  # seconds for connections to end after their handlers were cancelled
@@ -23,7 +24,7 @@ async def serving(service: Any, host: str, port: int, *, health: ServiceStatus, 
     Leaving cancels the handlers that still run: say Goodbye before. Raises ConfigurationError, naming ``settings``, where it cannot listen.
     """
     services = [service, Health({service: [health]})]
-    server = Server(ServerReflection.extend(services, pool=default_google_proto_descriptor_pool))
+    server = Server(ServerReflection.extend(services, pool=default_google_proto_descriptor_pool), codec=Codec())
     try:
         await server.start(host, port)
     except OSError as error:

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from grpclib.client import Channel, Stream, StreamStreamMethod
 
+from taskrunner.wire.codec import Codec
 from taskrunner.wire.pb.taskrunner.v1 import Goodbye, SchedulerMessage, Welcome, WorkerMessage
 from taskrunner.worker.places import Place
 from taskrunner.worker.session import Session
@@ -36,7 +37,7 @@ class Conversation:
     async def hold(self, place: Place) -> None:
         """Talk until the stream ends: raises Parted or what broke it, in a group."""
         async with (
-            Channel(place.host, place.port) as channel,
+            Channel(place.host, place.port, codec=Codec()) as channel,
             StreamStreamMethod(channel, METHOD, WorkerMessage, SchedulerMessage).open() as stream,
             asyncio.TaskGroup() as group,  # tasks of their own: grpclib cancels those that use a stream which breaks
         ):

@@ -2,35 +2,54 @@
 
 -- fragment: task
 id, task_type, queue, priority, payload::text as payload, status, run_at, attempt, max_attempts, timeout, tags, created_at, updated_at,
-finished_at, cancel_requested_at, result::text as result, error
+finished_at, cancel_requested_at, result::text as result, error, unique_key, expires_at, backoff::text as backoff, metadata::text as metadata,
+traceparent, callback_url, progress, progress_message
+
+-- fragment: matching
+(%(statuses)s::text[] is null or status = any(%(statuses)s))
+and (%(task_type)s::text is null or task_type = %(task_type)s)
+and (%(queue)s::text is null or queue = %(queue)s)
+and (%(tags)s::text[] is null or (tags <> '{}' and tags @> %(tags)s))
+and (%(created_after)s::timestamptz is null or created_at > %(created_after)s)
+and (%(created_before)s::timestamptz is null or created_at < %(created_before)s)
 
 -- fragment: ending
 -- The one way into tasks_finished. It follows a CTE `gone` with all columns of the deleted row and new_status, new_result, new_error, new_ms.
+-- Who asked to be called back gets a webhook task, in the task's own queue: whoever works there can deliver it. Its body is kept below 20 kB.
 kept as (
   insert into tasks_finished (id, task_type, queue, priority, payload, status, run_at, attempt, max_attempts, timeout, crashes, hooks, waits,
-    blocked, epoch, session, stream, cancel_requested_at, key, unique_key, tags, created_at, updated_at, finished_at, result, error,
-    group_id, schedule_id, fire_time)
+    blocked, epoch, session, stream, cancel_requested_at, key, unique_key, tags, created_at, updated_at, finished_at, result, error, expires_at, backoff, metadata, traceparent,
+    callback_url, progress, progress_message, group_id, schedule_id, fire_time)
   select id, task_type, queue, priority, payload, new_status, run_at, attempt, max_attempts, timeout, crashes, hooks, waits,
-    false, epoch, null, null, cancel_requested_at, key, unique_key, tags, created_at, now(), now(), new_result, new_error,
-    group_id, schedule_id, fire_time
+    false, epoch, null, null, cancel_requested_at, key, unique_key, tags, created_at, now(), now(), new_result, new_error, expires_at, backoff, metadata, traceparent,
+    callback_url, progress, progress_message, group_id, schedule_id, fire_time
   from gone),
 counted as (
   insert into tally (minute, queue, task_type, outcome, n, run_ms)
-  select date_trunc('minute', now()), queue, task_type, new_status, count(*), coalesce(sum(new_ms), 0) from gone group by queue, task_type, new_status)
+  select date_trunc('minute', now()), queue, task_type, new_status, count(*), coalesce(sum(new_ms), 0) from gone group by queue, task_type, new_status),
+called as (
+  insert into tasks_live (task_type, queue, max_attempts, backoff, payload)
+  select 'webhook', queue, 15, '{"kind": "exponential", "base": 5, "cap": 36000}', jsonb_build_object('url', callback_url, 'body', jsonb_build_object(
+    'type', 'task.' || lower(new_status), 'timestamp', now(), 'data', jsonb_build_object(
+      'id', id, 'task_type', task_type, 'queue', queue, 'status', new_status, 'attempt', attempt, 'created_at', created_at, 'finished_at', now(),
+      'result', case when octet_length(new_result::text) <= 8000 then new_result end, 'error', left(new_error, 1000),
+      'metadata', case when octet_length(metadata::text) <= 2000 then metadata end,
+      'truncated', coalesce(octet_length(new_result::text) > 8000 or octet_length(metadata::text) > 2000, false) or coalesce(length(new_error) > 1000, false))))
+  from gone where callback_url is not null
+  returning queue, task_type, priority, run_at)
 
--- name: create_tasks
--- moves: new -> PENDING
-with asked as materialized (
-  select a.*, taskrunner_uuidv7() as id, clock_timestamp() as now
-  from unnest(%(task_types)b::text[], %(queues)b::text[], %(priorities)b::smallint[], %(payloads)b::text[], %(run_ats)b::timestamptz[],
-    %(delays)b::float8[], %(max_attempts)b::int[], %(timeouts)b::real[], %(tags)b::text[])
-    with ordinality a (task_type, queue, priority, payload, run_at, delay, max_attempts, timeout, tags, ord)),
-made as (
-  insert into tasks_live (id, task_type, queue, priority, payload, run_at, max_attempts, timeout, tags, created_at, updated_at)
-  select id, task_type, queue, priority, payload::jsonb, coalesce(run_at, now + coalesce(delay, 0) * interval '1 second'), max_attempts, timeout,
-    coalesce(tags::text[], '{}'), now, now
-  from asked)
-select id, coalesce(run_at, now + coalesce(delay, 0) * interval '1 second'), now from asked order by ord
+-- fragment: again
+-- The one way back out of tasks_finished. It follows a CTE `gone` with all columns of the deleted row.
+uncounted as (
+  insert into tally (minute, queue, task_type, outcome, n)
+  select date_trunc('minute', finished_at), queue, task_type, status, -1 from gone)
+insert into tasks_live (id, task_type, queue, priority, payload, status, run_at, attempt, max_attempts, timeout, crashes, hooks, waits,
+  blocked, epoch, session, stream, cancel_requested_at, key, unique_key, tags, created_at, updated_at, finished_at, result, error, expires_at, backoff, metadata, traceparent,
+  callback_url, progress, progress_message, group_id, schedule_id, fire_time)
+select id, task_type, queue, priority, payload, 'PENDING', clock_timestamp(), 0, max_attempts, timeout, 0, hooks, waits,
+  false, epoch, null, null, null, key, unique_key, tags, created_at, clock_timestamp(), null, null, null, null, backoff, metadata, traceparent,
+  callback_url, null, null, group_id, schedule_id, fire_time
+from gone returning queue, task_type, priority, run_at
 
 -- name: get_task
 select {task} from tasks where id = %(id)s
@@ -40,13 +59,7 @@ select attempt, outcome, error, traceback, worker, run_ms, ended_at from attempt
 
 -- name: list_tasks
 select {task} from tasks
-where (%(before)s::uuid is null or id < %(before)s)
-  and (%(statuses)s::text[] is null or status = any(%(statuses)s))
-  and (%(task_type)s::text is null or task_type = %(task_type)s)
-  and (%(queue)s::text is null or queue = %(queue)s)
-  and (%(tag)s::text is null or (tags <> '{}' and tags @> array[%(tag)s::text]))
-  and (%(created_after)s::timestamptz is null or created_at > %(created_after)s)
-  and (%(created_before)s::timestamptz is null or created_at < %(created_before)s)
+where (%(before)s::uuid is null or id < %(before)s) and {matching}
 order by id desc limit %(limit)s
 
 -- name: finished_tasks
@@ -74,16 +87,7 @@ where id = %(id)s and status in ('QUEUED', 'RUNNING') returning session
 -- name: retry_task
 -- moves: COMPLETED -> PENDING, FAILED -> PENDING, CANCELLED -> PENDING
 with gone as (delete from tasks_finished where id = %(id)s returning *),
-uncounted as (
-  insert into tally (minute, queue, task_type, outcome, n)
-  select date_trunc('minute', finished_at), queue, task_type, status, -1 from gone)
-insert into tasks_live (id, task_type, queue, priority, payload, status, run_at, attempt, max_attempts, timeout, crashes, hooks, waits,
-  blocked, epoch, session, stream, cancel_requested_at, key, unique_key, tags, created_at, updated_at, finished_at, result, error,
-  group_id, schedule_id, fire_time)
-select id, task_type, queue, priority, payload, 'PENDING', clock_timestamp(), 0, max_attempts, timeout, 0, hooks, waits,
-  false, epoch, null, null, null, key, unique_key, tags, created_at, clock_timestamp(), null, null, null,
-  group_id, schedule_id, fire_time
-from gone returning queue, task_type, priority, run_at
+{again}
 
 -- name: run_task_now
 -- moves: PENDING -> PENDING

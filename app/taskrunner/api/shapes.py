@@ -1,0 +1,168 @@
+"""The answers as types: what mypy holds the documents to, and what OpenAPI shows. Nothing is validated on the way out."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import WithJsonSchema
+from typing_extensions import TypedDict
+
+from taskrunner.domain.lifecycle import Status
+
+Moment = Annotated[Any, WithJsonSchema({"type": "string", "format": "date-time", "example": "2026-11-24T08:25:12.000000Z"})]
+MomentOrNull = Annotated[Any, WithJsonSchema({"type": ["string", "null"], "format": "date-time"})]
+Json = Annotated[Any, WithJsonSchema({"description": "any JSON value"})]
+
+
+class Task(TypedDict):
+    """A task as it is stored."""
+
+    id: UUID
+    task_type: str
+    queue: str
+    priority: int
+    payload: Json
+    status: Status
+    run_at: Moment
+    attempt: int
+    max_attempts: int | None
+    timeout: float | None
+    tags: list[str]
+    created_at: Moment
+    updated_at: Moment
+    finished_at: MomentOrNull
+    cancel_requested_at: MomentOrNull
+    result: Json
+    error: str | None
+
+
+class Attempt(TypedDict):
+    """An attempt that did not succeed."""
+
+    attempt: int
+    outcome: str
+    error: str | None
+    traceback: str | None
+    worker: str | None
+    run_ms: int | None
+    ended_at: Moment
+
+
+class TaskWithAttempts(Task):
+    """A task with those of its attempts that did not succeed, oldest first."""
+
+    attempts: list[Attempt]
+
+
+class TaskPage(TypedDict):
+    """Some tasks; ``next_cursor`` is null on the last page."""
+
+    items: list[Task]
+    next_cursor: str | None
+
+
+class NewTaskRow(TypedDict):
+    """What became of one task of a batch."""
+
+    id: UUID
+    status: Status
+
+
+class Batch(TypedDict):
+    """The tasks of a batch, in its order."""
+
+    items: list[NewTaskRow]
+
+
+class Message(TypedDict):
+    """A word from the service."""
+
+    msg: str
+
+
+class Stats(TypedDict):
+    """Tasks by status: live ones as they are, finished ones within retention."""
+
+    tasks: dict[Status, int]
+
+
+class Lot(TypedDict):
+    """What waits and runs under one name."""
+
+    name: str
+    ready: int
+    scheduled: int
+    running: int
+    oldest_ready_age: float | None
+    paused: bool
+
+
+class Lots(TypedDict):
+    """All queues, or all types, by name."""
+
+    items: list[Lot]
+
+
+class Gate(TypedDict):
+    """Whether a queue or a type is paused."""
+
+    name: str
+    paused: bool
+
+
+class Worker(TypedDict):
+    """A worker session. Ages are seconds."""
+
+    session: UUID
+    name: str
+    address: str
+    status: Literal["LIVE", "DRAINING", "DEAD"]
+    task_types: list[str]
+    queues: list[str]
+    slots: int
+    in_flight: int
+    started_at: Moment
+    last_beat_age: float
+
+
+class Workers(TypedDict):
+    """Sessions that live, and those that died within the last hour; newest first."""
+
+    items: list[Worker]
+
+
+class Bulk(TypedDict):
+    """A bulk operation. ``matched`` tasks were found so far; of them ``done`` were changed and ``failed`` could not be."""
+
+    id: UUID
+    verb: Literal["cancel", "retry", "delete"]
+    status: Literal["RUNNING", "DONE", "FAILED"]
+    matched: int
+    done: int
+    failed: int
+    error: str | None
+    created_at: Moment
+    finished_at: MomentOrNull
+
+
+class Fault(TypedDict, total=False):
+    """One thing that is wrong: where, as a JSON pointer or a line of a stream, and why."""
+
+    pointer: str
+    detail: str
+    line: int
+
+
+class _Always(TypedDict):
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    error: str
+
+
+class Problem(_Always, total=False):
+    """RFC 9457. ``code`` is for programs; ``error`` repeats ``detail``, as the first taskrunner had it."""
+
+    errors: list[Fault]

@@ -1,0 +1,24 @@
+"""The HTTP API for Python programs and for our own command line, and ``enqueue`` in the user's own transaction. Never imports the store."""
+
+from taskrunner.client.client import Client
+from taskrunner.client.enqueue import enqueue, enqueue_sync
+from taskrunner.client.errors import ApiError, NotFound, Refused, Unreachable
+from taskrunner.client.sync import SyncClient
+from taskrunner.client.values import Attempt, Event, Filters, Made, Task, TaskFields
+
+__all__ = [
+    "ApiError",
+    "Attempt",
+    "Client",
+    "Event",
+    "Filters",
+    "Made",
+    "NotFound",
+    "Refused",
+    "SyncClient",
+    "Task",
+    "TaskFields",
+    "Unreachable",
+    "enqueue",
+    "enqueue_sync",
+]

@@ -1,0 +1,146 @@
+"""The asynchronous client."""
+
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from typing import Any, Self, Unpack
+from urllib.parse import quote
+from uuid import UUID, uuid4
+
+import orjson
+
+from taskrunner.client.events import events_of, read_events
+from taskrunner.client.transport import Call, Transport, dump
+from taskrunner.client.values import Event, Filters, Made, Task, TaskFields
+
+LOCAL = "http://localhost:8080"
+LONG_POLL = 30.0  # seconds of one request that waits
+JSON = {"Content-Type": "application/json"}
+NDJSON = {"Content-Type": "application/x-ndjson"}
+Id = str | UUID
+
+
+class Client:
+    """The service at ``base_url``, or at ``TASKRUNNER_API_URL``; ``token`` or ``TASKRUNNER_API_TOKEN`` goes along with each call.
+
+    Creates carry an Idempotency-Key and so may be repeated: a call that meets a broken connection or a 503 is tried again, ``retries``
+    times at most. Calls that could do something twice are repeated only where it is certain that nothing was done. ``timeout`` is in
+    seconds, from one sign of life to the next. Errors are :class:`ApiError` (NotFound, Refused) and :class:`Unreachable`.
+    """
+
+    def __init__(self, base_url: str | None = None, *, token: str | None = None, timeout: float = 30.0, retries: int = 5) -> None:
+        url = base_url or os.environ.get("TASKRUNNER_API_URL") or LOCAL
+        self._transport = Transport(url, token or os.environ.get("TASKRUNNER_API_TOKEN"), timeout=timeout, retries=retries)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections. A later call opens them again."""
+        await self._transport.close()
+
+    async def create(
+        self, task_type: str, payload: Any = None, *, idempotency_key: str | None = None, **fields: Unpack[TaskFields]
+    ) -> Task:
+        """Create a task; it is committed when this returns. No payload is an empty object.
+
+        With an ``idempotency_key`` of your own, the same key and task give the same answer for a day, from whichever process.
+        """
+        body = dump(_body(task_type, payload, fields))
+        headers = {**JSON, "Idempotency-Key": f'"{idempotency_key or uuid4().hex}"'}
+        return Task.model_validate(await self._transport.send(Call("POST", "/api/tasks", body=body, headers=headers, repeatable=True)))
+
+    async def create_batch(self, tasks: Sequence[Mapping[str, Any]]) -> list[Made]:
+        """Create up to 10,000 tasks, each a mapping with ``task_type`` and the fields of :meth:`create`: all of them or none."""
+        answer = await self._transport.send(Call("POST", "/api/tasks/batch", body=dump(list(tasks)), headers=JSON))
+        return [Made.model_validate(item) for item in answer["items"]]
+
+    async def import_lines(self, lines: AsyncIterable[bytes]) -> AsyncIterator[Made]:
+        """Create the tasks of an NDJSON stream of any length (chunks may end anywhere), all or none, in little memory.
+
+        Yields what was made, in order, once all of it is committed. Raises Refused that names the line that is wrong.
+        """
+        call = Call("POST", "/api/tasks/batch", body=lines, headers=NDJSON, patience=600.0)
+        async with self._transport.stream(call) as answer:
+            async for line in answer.content:
+                if line.strip():
+                    yield Made.model_validate(orjson.loads(line))
+
+    async def get(self, task: Id) -> Task:
+        """The task, with its attempts that did not succeed. Raises NotFound."""
+        return await self._get(task, 0.0)
+
+    async def wait(self, task: Id, timeout: float | None = None) -> Task:  # noqa: ASYNC109 — the server's long poll is what waits
+        """The task once it is finished, however it ended. Raises TimeoutError after ``timeout`` seconds, NotFound when it is gone."""
+        left = timeout
+        while True:
+            seconds = LONG_POLL if left is None else max(0.0, min(LONG_POLL, left))
+            found = await self._get(task, seconds)
+            if found.finished:
+                return found
+            if left is not None:
+                left -= seconds
+                if left <= 0:
+                    raise TimeoutError(f"task {found.id} is {found.status} after {timeout:g} seconds")
+
+    async def _get(self, task: Id, seconds: float) -> Task:
+        params = [("wait", f"{seconds:g}")] if seconds else []
+        return Task.model_validate(await self._transport.send(Call("GET", _path(task), params, repeatable=True, patience=seconds)))
+
+    async def list(self, *, page: int = 100, **filters: Unpack[Filters]) -> AsyncIterator[Task]:
+        """Every task that fits, newest first, read ``page`` at a time while you go on."""
+        asked = _params(filters)
+        cursor: str | None = None
+        while True:
+            params = [*asked, ("limit", str(page)), *([("cursor", cursor)] if cursor else [])]
+            answer = await self._transport.send(Call("GET", "/api/tasks", params, repeatable=True))
+            for item in answer["items"]:
+                yield Task.model_validate(item)
+            cursor = answer["next_cursor"]
+            if cursor is None:
+                return
+
+    async def cancel(self, task: Id) -> Task:
+        """Cancel it: at once when PENDING; a worker that holds it is told. Raises Refused when it is finished."""
+        return await self._act(task, "cancel")
+
+    async def retry(self, task: Id) -> Task:
+        """Run a finished task again, with a new budget of attempts. Raises Refused when it is not finished."""
+        return await self._act(task, "retry")
+
+    async def run_now(self, task: Id) -> Task:
+        """Make a pending task due now. Raises Refused when it is not PENDING."""
+        return await self._act(task, "run")
+
+    async def _act(self, task: Id, verb: str) -> Task:
+        return Task.model_validate(await self._transport.send(Call("POST", f"{_path(task)}/{verb}")))
+
+    async def events(self, *, last_event_id: str | None = None, **filters: Any) -> AsyncIterator[Event]:
+        """What happens to tasks, for ever: ``filters`` as the service takes them. A broken stream goes on where it was."""
+        async for event in events_of(lambda last: read_events(self._transport, _params(filters), last), last_event_id):
+            yield event
+
+
+def _body(task_type: str, payload: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in fields.items() if value is not None}
+    return {"task_type": task_type, "payload": {} if payload is None else payload, **given}
+
+
+def _params(filters: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Query parameters: several words of one filter are joined by commas."""
+    params = []
+    for name, value in filters.items():
+        if value is not None:
+            words = [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
+            params.append((name, ",".join(_text(word) for word in words)))
+    return params
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else dump(value).decode().strip('"')
+
+
+def _path(task: Id) -> str:
+    return f"/api/tasks/{quote(str(task), safe='')}"

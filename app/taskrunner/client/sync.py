@@ -1,0 +1,124 @@
+"""The same client for programs without asyncio: its loop runs in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self, TypeVar, Unpack
+
+from taskrunner.client.client import Client, Id
+from taskrunner.client.values import Event, Filters, Made, Task, TaskFields
+
+R = TypeVar("R")
+
+
+class SyncClient:
+    """:class:`Client` without ``await``: same arguments, same calls, same errors. Threads may share one.
+
+    The thread starts with the first call. A process that forks afterwards makes a new client in the child.
+    """
+
+    def __init__(self, base_url: str | None = None, *, token: str | None = None, timeout: float = 30.0, retries: int = 5) -> None:
+        self._client = Client(base_url, token=token, timeout=timeout, retries=retries)
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections and end the thread. A later call starts them again."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            asyncio.run_coroutine_threadsafe(self._client.close(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    def create(self, task_type: str, payload: Any = None, *, idempotency_key: str | None = None, **fields: Unpack[TaskFields]) -> Task:
+        """See :meth:`Client.create`."""
+        return self._run(self._client.create(task_type, payload, idempotency_key=idempotency_key, **fields))
+
+    def create_batch(self, tasks: Sequence[Mapping[str, Any]]) -> list[Made]:
+        """See :meth:`Client.create_batch`."""
+        return self._run(self._client.create_batch(tasks))
+
+    def import_lines(self, lines: Iterable[bytes]) -> Iterator[Made]:
+        """See :meth:`Client.import_lines`. ``lines`` is read in a thread, a chunk when there is room for it."""
+        return self._each(self._client.import_lines(_awaited(lines)))
+
+    def get(self, task: Id) -> Task:
+        """See :meth:`Client.get`."""
+        return self._run(self._client.get(task))
+
+    def wait(self, task: Id, timeout: float | None = None) -> Task:
+        """See :meth:`Client.wait`."""
+        return self._run(self._client.wait(task, timeout))
+
+    def list(self, *, page: int = 100, **filters: Unpack[Filters]) -> Iterator[Task]:
+        """See :meth:`Client.list`."""
+        return self._each(self._client.list(page=page, **filters))
+
+    def cancel(self, task: Id) -> Task:
+        """See :meth:`Client.cancel`."""
+        return self._run(self._client.cancel(task))
+
+    def retry(self, task: Id) -> Task:
+        """See :meth:`Client.retry`."""
+        return self._run(self._client.retry(task))
+
+    def run_now(self, task: Id) -> Task:
+        """See :meth:`Client.run_now`."""
+        return self._run(self._client.run_now(task))
+
+    def events(self, *, last_event_id: str | None = None, **filters: Any) -> Iterator[Event]:
+        """See :meth:`Client.events`."""
+        return self._each(self._client.events(last_event_id=last_event_id, **filters))
+
+    def _run(self, call: Coroutine[Any, Any, R]) -> R:
+        future = asyncio.run_coroutine_threadsafe(call, self._started())
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C: the call is not to go on behind our back
+            future.cancel()
+            raise
+
+    def _each(self, items: AsyncIterator[R]) -> Iterator[R]:
+        try:
+            while True:
+                try:
+                    yield self._run(_next(items))
+                except StopAsyncIteration:
+                    return
+        finally:
+            if self._loop is not None:
+                self._run(_close(items))
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="taskrunner client", daemon=True)
+                self._thread.start()
+            return self._loop
+
+
+async def _next(items: AsyncIterator[R]) -> R:
+    return await anext(items)
+
+
+async def _close(items: AsyncIterator[Any]) -> None:
+    close = getattr(items, "aclose", None)
+    if close is not None:
+        await close()
+
+
+async def _awaited(lines: Iterable[bytes]) -> AsyncIterator[bytes]:
+    iterator, end = iter(lines), b""
+    while (chunk := await asyncio.to_thread(next, iterator, end)) is not end:
+        yield chunk

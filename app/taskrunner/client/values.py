@@ -1,0 +1,114 @@
+"""What goes into a call and what comes out, typed. Fields that a newer service adds are kept as they came."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypedDict
+
+from pydantic import BaseModel, ConfigDict
+
+FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+Time = datetime | str
+Seconds = float | timedelta
+
+
+class Backoff(TypedDict, total=False):
+    """How a task's retries are spaced; base and cap are seconds."""
+
+    kind: str
+    base: Seconds
+    cap: Seconds
+
+
+class TaskFields(TypedDict, total=False):
+    """The fields of a new task beside its type and payload. Times need a zone; durations are seconds or ``timedelta``."""
+
+    queue: str
+    priority: int
+    run_at: Time
+    delay: Seconds
+    max_attempts: int
+    timeout: Seconds
+    backoff: Backoff
+    expires_at: Time
+    unique_key: str
+    on_conflict: Literal["return", "reject", "replace", "postpone"]
+    tags: Sequence[str]
+    metadata: Mapping[str, Any]
+    callback_url: str
+    traceparent: str
+
+
+class Filters(TypedDict, total=False):
+    """Which tasks a list shows. ``status`` is one word or several."""
+
+    status: str | Sequence[str]
+    task_type: str
+    queue: str
+    tag: str | Sequence[str]
+    created_after: Time
+    created_before: Time
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Attempt(_Value):
+    """One attempt that did not succeed. ``run_ms`` is how long it ran, where the worker could say."""
+
+    attempt: int
+    outcome: str
+    error: str | None = None
+    traceback: str | None = None
+    worker: str | None = None
+    run_ms: int | None = None
+    ended_at: datetime
+
+
+class Task(_Value):
+    """A task as the service shows it. ``attempts`` are there when it was asked for by id."""
+
+    id: str
+    task_type: str
+    queue: str
+    priority: int
+    payload: Any
+    status: str
+    run_at: datetime
+    attempt: int
+    max_attempts: int | None = None
+    timeout: float | None = None
+    tags: tuple[str, ...] = ()
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    result: Any = None
+    error: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    deduplicated: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to its end."""
+        return self.status in FINISHED
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it is COMPLETED."""
+        return self.status == "COMPLETED"
+
+
+class Made(_Value):
+    """A task of a batch, in the batch's order."""
+
+    id: str
+    status: str
+
+
+class Event(_Value):
+    """Something that happened, as ``GET /api/events`` says it. ``id`` is where to go on from."""
+
+    event: str
+    id: str | None = None
+    data: Any = None

@@ -1,0 +1,80 @@
+"""Plain creates: one insert a batch, whatever is in it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg import errors
+
+from taskrunner.domain.errors import BadTask
+from taskrunner.domain.retry import Backoff
+from taskrunner.domain.task import Created, NewTask
+from taskrunner.store.pool import Connection
+from taskrunner.store.queries import sql
+
+BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, errors.ProgramLimitExceeded, errors.StatementTooComplex)
+
+
+async def insert_plain(connection: Connection, tasks: Sequence[NewTask]) -> list[Created]:
+    """Write tasks without a unique key. Raises BadTask for the first one that the database refuses; then none is written."""
+    try:
+        return await _insert(connection, tasks)
+    except BAD_DATA as error:
+        raise await _culprit(connection, tasks, error) from error
+
+
+async def _insert(connection: Connection, tasks: Sequence[NewTask]) -> list[Created]:
+    rows = await (await connection.execute(sql("create_tasks"), columns_of(tasks), binary=True)).fetchall()
+    return [Created(*row) for row in rows]
+
+
+def columns_of(tasks: Sequence[NewTask]) -> dict[str, Any]:
+    """The parameters of the fragment ``asked``."""
+    return {
+        "task_types": [t.task_type for t in tasks],
+        "queues": [t.queue for t in tasks],
+        "priorities": [t.priority for t in tasks],
+        "payloads": [t.payload for t in tasks],
+        "run_ats": _sparse([t.run_at for t in tasks]),
+        "delays": _sparse([t.delay for t in tasks]),
+        "max_attempts": _sparse([t.max_attempts for t in tasks]),
+        "timeouts": _sparse([t.timeout for t in tasks]),
+        "tags": _sparse([_array(t.tags) if t.tags else None for t in tasks]),
+        "unique_keys": _sparse([t.unique_key for t in tasks]),
+        "expires_ats": _sparse([t.expires_at for t in tasks]),
+        "backoffs": _sparse([_json(t.backoff) if t.backoff else None for t in tasks]),
+        "metadatas": _sparse([t.metadata for t in tasks]),
+        "traceparents": _sparse([t.traceparent for t in tasks]),
+        "callback_urls": _sparse([t.callback_url for t in tasks]),
+    }
+
+
+def _sparse(values: list[Any]) -> list[Any] | None:
+    """A column, or nothing where all of it is empty."""
+    return values if any(value is not None for value in values) else None
+
+
+def _json(backoff: Backoff) -> str:
+    return orjson.dumps({name: value for name, value in asdict(backoff).items() if value is not None}).decode()
+
+
+def _array(words: Sequence[str]) -> str:
+    """PostgreSQL's text form of an array: arrays of arrays of different lengths are not to be had."""
+    return "{" + ",".join('"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"' for word in words) + "}"
+
+
+async def _culprit(connection: Connection, tasks: Sequence[NewTask], error: psycopg.Error) -> BadTask:
+    """Which task the database refused: halves are tried and rolled back."""
+    low, high = 0, len(tasks)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            async with connection.transaction(force_rollback=True):
+                await _insert(connection, tasks[low:middle])
+        except BAD_DATA as first:
+            high, error = middle, first
+        else:
+            low = middle
+    return BadTask(low, (error.diag.message_primary or str(error)).split("\n", 1)[0])

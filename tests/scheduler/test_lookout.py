@@ -1,0 +1,96 @@
+"""The lookout against the real store: what hints did not say, it finds."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from store.desk import Desk, T, opened
+
+from taskrunner.domain.lanes import Lanes, Mark, Serves, Took
+from taskrunner.scheduler.dispatch import Dispatcher
+from taskrunner.scheduler.lookout import Lookout
+from taskrunner.scheduler.roster import Roster, Session
+
+SERVES = Serves((("t", 5, 300.0),), None)
+NEVER = float("inf")
+
+
+@pytest.fixture
+async def desk(dsn: str) -> AsyncIterator[Desk]:
+    async with opened(dsn) as it:
+        yield it
+
+
+def watching(desk: Desk, *, workers: int = 1) -> tuple[Lookout, Lanes, Dispatcher]:
+    roster, lanes = Roster(), Lanes()
+    for _ in range(workers):
+        roster.add(Session(id=uuid4(), stream=1, name="w", serves=SERVES, slots=10, prefetch=0))
+    dispatcher = Dispatcher(desk.claims, roster, lanes, undelivered=lambda _: None)
+    return Lookout(desk.looks, roster, lanes, dispatcher), lanes, dispatcher
+
+
+def passed(lanes: Lanes, mark: Mark) -> None:
+    """As if everything up to ``mark`` had been claimed, and nothing was left."""
+    lanes.found(T, run_at=mark.run_at, due_at=0.0, now=0.0)
+    picks = lanes.choose(SERVES, 10, 1.0)
+    lanes.claimed(picks, {T: Took(1, 10, mark)}, full=False, now=1e9)
+    assert lanes.choose(SERVES, 10, 1.0) == []
+
+
+async def test_a_pass_finds_every_lane_nobody_hinted_at(desk: Desk) -> None:
+    await desk.create()
+    lookout, lanes, dispatcher = watching(desk)
+    await lookout.run_once()
+    assert [pick.lane for pick in lanes.choose(SERVES, 10, NEVER)] == [T]
+    assert dispatcher._wake.is_set()
+
+
+async def test_without_workers_nothing_is_asked(desk: Desk) -> None:
+    await desk.create()
+    lookout, lanes, _ = watching(desk, workers=0)
+    await desk.looks.close()
+    await lookout.run_once()
+    assert lanes.choose(SERVES, 10, NEVER) == []
+
+
+@pytest.mark.parametrize("age", [1, 100, 5_000, 100_000, 10_000_000])
+async def test_where_finding_is_dear_a_late_commit_before_the_mark_is_found_by_sweeping(desk: Desk, age: int) -> None:
+    now = await desk.now()
+    lookout, lanes, _ = watching(desk)
+    passed(lanes, Mark(now, uuid4()))
+    lookout._find_at = NEVER
+    for _ in range(3):
+        await lookout.run_once()
+    assert lanes.choose(SERVES, 10, NEVER) == []
+    at = now - timedelta(seconds=age)
+    await desk.create(run_at=at)
+    passes = 0
+    while not (picks := lanes.choose(SERVES, 10, NEVER)):
+        await lookout.run_once()
+        passes += 1
+        assert passes < 100
+    assert picks[0].mark.run_at == at
+    assert passes == 1 or age > 2
+
+
+async def test_a_call_to_look_makes_the_next_pass_a_full_one(desk: Desk) -> None:
+    lookout, lanes, _ = watching(desk)
+    lookout._find_at = NEVER
+    await desk.create()
+    await lookout.run_once()
+    assert lanes.choose(SERVES, 10, NEVER) == []
+    lookout.look()
+    await lookout.run_once()
+    assert len(lanes.choose(SERVES, 10, NEVER)) == 1
+
+
+async def test_suspects_are_told_to_the_dispatcher_with_the_first_of_each_type(desk: Desk) -> None:
+    await desk.create(2)
+    await desk.db.execute("update tasks_live set crashes = 1")
+    lookout, _, dispatcher = watching(desk)
+    await lookout.run_once()
+    assert [*dispatcher._suspects] == ["t"]
+    await desk.db.execute("truncate tasks_live")
+    await lookout.run_once()
+    assert dispatcher._suspects == {}

@@ -1,0 +1,132 @@
+"""The settler against the real store: batches, what is said to whom, and trouble with the database."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+from store.desk import Desk, Held, opened
+
+from taskrunner.domain.lanes import Serves
+from taskrunner.domain.task import Back
+from taskrunner.scheduler.roster import Session
+from taskrunner.scheduler.settler import MOST, Settler
+from taskrunner.wire.columns import pack_doubles
+from taskrunner.wire.pb.taskrunner.v1 import Outcome, Outcomes, Settled, Started
+
+
+@pytest.fixture
+async def desk(dsn: str) -> AsyncIterator[Desk]:
+    async with opened(dsn) as it:
+        yield it
+
+
+def worker() -> Session:
+    return Session(id=uuid4(), stream=1, name="w", serves=Serves((("t", 5, 300.0),), None), slots=10, prefetch=0)
+
+
+def outcomes(held: Held, outcome: Outcome = Outcome.COMPLETED, *, batch: int = 1, delays: list[float] | None = None) -> Outcomes:
+    ids, epochs = held.blobs
+    return Outcomes(batch=batch, outcome=outcome, ids=ids, epochs=epochs, delays=pack_doubles(delays or []))
+
+
+def said(session: Session) -> list[Settled]:
+    return [parcel.message.settled for parcel in session.outbox if parcel.message.settled is not None]
+
+
+@asynccontextmanager
+async def running(settler: Settler) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        loop = group.create_task(settler.run())
+        yield
+        async with asyncio.timeout(10):
+            await settler.flushed()
+        loop.cancel()
+
+
+async def test_what_comes_while_a_batch_is_written_goes_together(desk: Desk) -> None:
+    held = await desk.held(60)
+    told: list[list[Back]] = []
+    settler, one, other = Settler(desk.settling, committed=told.append), worker(), worker()
+    for n in range(60):
+        part = Held(held.session, 1, held.ids[n : n + 1], held.epochs[n : n + 1])
+        assert settler.report(one if n % 2 else other, outcomes(part, batch=n)) == 1
+    async with running(settler):
+        await settler.flushed()
+    assert await desk.statuses(held.ids) == ["COMPLETED"] * 60
+    assert await desk.rows("select count(distinct xmin::text) as n from tasks") == [{"n": 1}]
+    assert [settled.batches for settled in said(one)] == [[n for n in range(60) if n % 2]]
+    assert [settled.batches for settled in said(other)] == [[n for n in range(60) if not n % 2]]
+    assert told == [[]]
+
+
+async def test_a_statement_has_its_bound(desk: Desk) -> None:
+    held = await desk.held(3 * MOST // 2)
+    settler, session = Settler(desk.settling, committed=lambda _: None), worker()
+    for n in range(3):
+        part = slice(n * MOST // 2, (n + 1) * MOST // 2)
+        settler.report(session, outcomes(Held(held.session, 1, held.ids[part], held.epochs[part]), batch=n))
+    async with running(settler):
+        pass
+    assert [settled.batches for settled in said(session)] == [[0, 1], [2]]
+
+
+async def test_each_worker_is_told_its_own_stale_pairs(desk: Desk) -> None:
+    held = await desk.held(2)
+    settler, one, other = Settler(desk.settling, committed=lambda _: None), worker(), worker()
+    stale = Held(held.session, 1, held.ids[1:], [9])
+    settler.report(one, outcomes(Held(held.session, 1, held.ids[:1], [1])))
+    settler.report(other, outcomes(stale))
+    async with running(settler):
+        pass
+    assert [(settled.stale_ids, settled.stale_epochs) for settled in said(one)] == [(b"", b"")]
+    assert [(settled.stale_ids, settled.stale_epochs) for settled in said(other)] == [stale.blobs]
+
+
+async def test_nothing_is_confirmed_while_the_database_is_away_and_all_of_it_later(desk: Desk) -> None:
+    held, errors = await desk.held(3), await desk.held(2)
+    settler, session = Settler(desk.settling, committed=lambda _: None), worker()
+    async with desk.db.transaction():
+        await desk.db.execute("lock table tasks_live in exclusive mode")  # as good as away: everything runs into its lock_timeout
+        settler.started(Started(ids=errors.blobs[0], epochs=errors.blobs[1]))
+        settler.report(session, outcomes(held, batch=1))
+        settler.report(session, outcomes(errors, Outcome.RETRY, batch=2, delays=[60.0, 60.0]))
+        async with asyncio.TaskGroup() as group:
+            loop = group.create_task(settler.run())
+            await asyncio.sleep(1.2)
+            assert said(session) == []
+            await desk.db.execute("commit")
+            async with asyncio.timeout(10):
+                await settler.flushed()
+            loop.cancel()
+    assert sorted(batch for settled in said(session) for batch in settled.batches) == [1, 2]
+    assert await desk.statuses([*held.ids, *errors.ids]) == ["COMPLETED"] * 3 + ["PENDING"] * 2
+
+
+async def test_a_connection_that_breaks_is_opened_again_and_nothing_is_counted_twice(desk: Desk) -> None:
+    held, more = await desk.held(3), await desk.held(3)
+    settler, session = Settler(desk.settling, committed=lambda _: None), worker()
+    async with running(settler):
+        settler.report(session, outcomes(held, batch=1))
+        await settler.flushed()
+        await desk.db.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        )
+        settler.report(session, outcomes(held, batch=2))
+        settler.report(session, outcomes(more, batch=3))
+    assert sorted(batch for settled in said(session) for batch in settled.batches) == [1, 2, 3]
+    assert all(settled.stale_ids == b"" for settled in said(session))
+    assert {one.status: one.n for one in await desk.store.counts()} == {"COMPLETED": 6}
+
+
+@pytest.mark.parametrize(("given", "kept"), [([float("nan")], 0), ([-5.0], 0), ([float("inf")], 366 * 86_400), (None, 0), ([30.0], 30)])
+async def test_a_strange_delay_is_put_right(desk: Desk, given: list[float] | None, kept: float) -> None:
+    held = await desk.held()
+    settler, session = Settler(desk.settling, committed=lambda _: None), worker()
+    settler.report(session, outcomes(held, Outcome.RETRY, delays=given))
+    async with running(settler):
+        pass
+    row = await desk.row(held.ids[0])
+    assert (row["run_at"] - row["updated_at"]).total_seconds() == pytest.approx(kept, abs=0.01)
+    assert row["status"] == "PENDING"

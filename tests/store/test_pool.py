@@ -1,0 +1,113 @@
+"""A loop's own connection: opened when it is needed, opened anew when it broke, and never in the way of stopping."""
+
+import asyncio
+from typing import Any
+
+import psycopg
+import pytest
+from store.desk import Desk
+
+from taskrunner.domain.errors import ConfigurationError, OutcomeUnknown, Unavailable
+from taskrunner.store.pool import Connection, Line, open_pool
+
+
+async def pid(connection: Connection) -> int:
+    row = await (await connection.execute("select pg_backend_pid()")).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def terminate(desk: Desk, number: int) -> None:
+    await desk.db.execute("select pg_terminate_backend(%s, 5000)", (number,))
+
+
+async def test_a_line_keeps_its_connection_and_opens_another_when_it_broke(desk: Desk) -> None:
+    line = Line(desk.store.pool, setup="set enable_seqscan = off")
+    first = await line.run(pid)
+    assert await line.run(pid) == first
+    await terminate(desk, first)
+    with pytest.raises(Unavailable):
+        await line.run(pid)
+    second = await line.run(pid)
+    assert second != first
+    assert (await line.run(lambda c: setting(c, "enable_seqscan"))) == "off"
+    await line.close()
+
+
+async def setting(connection: Connection, name: str) -> Any:
+    row = await (await connection.execute(f"show {name}".encode())).fetchone()
+    return row and row[0]
+
+
+async def test_a_write_whose_connection_broke_has_an_unknown_outcome(desk: Desk) -> None:
+    line = Line(desk.store.pool)
+    await terminate(desk, await line.run(pid))
+    with pytest.raises(OutcomeUnknown):
+        await line.run(pid, writes=True)
+    await line.close()
+
+
+async def test_a_refused_statement_costs_no_connection(desk: Desk) -> None:
+    line = Line(desk.store.pool)
+    first = await line.run(pid)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await line.run(lambda connection: connection.execute("select 1/0"))
+    assert await line.run(pid) == first
+    await line.close()
+
+
+async def test_statements_of_a_line_go_one_at_a_time(desk: Desk) -> None:
+    line = Line(desk.store.pool)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        numbers = [group.create_task(line.run(pid)) for _ in range(20)]
+    assert len({number.result() for number in numbers}) == 1
+    await line.close()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_loop_that_is_cancelled_while_it_gets_its_connection_ends(desk: Desk, turns: int) -> None:
+    """The pool waits with ``asyncio.wait_for``, which loses a cancellation that meets the connection's arrival (Python before 3.12)."""
+    pool, line = desk.store.pool, Line(desk.store.pool)
+    taken = [await pool.getconn() for _ in range(pool.max_size)]
+
+    async def loop() -> None:
+        while True:
+            await line.run(pid)
+
+    task = asyncio.ensure_future(loop())
+    async with asyncio.timeout(5):
+        while not pool.get_stats().get("requests_waiting", 0):
+            await asyncio.sleep(0)
+    await pool.putconn(taken.pop())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=2)
+    task.cancel()
+    await asyncio.wait([task])
+    await line.close()
+    for connection in taken:
+        await pool.putconn(connection)
+    assert done
+
+
+async def test_a_dsn_that_cannot_be_read_is_told_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="DB_DSN cannot be read"):
+        async with open_pool("postgresql://[broken"):
+            pass
+
+
+async def test_a_database_that_is_not_there_is_unavailable_and_comes_back(desk: Desk, empty_dsn: str) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(empty_dsn)["dbname"]
+    async with open_pool(empty_dsn) as pool:
+        line = Line(pool)
+        first = await line.run(pid)
+        await desk.db.execute(f"alter database {name} allow_connections false".encode())
+        await terminate(desk, first)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="away|busy"):
+                async with asyncio.timeout(8):
+                    await line.run(pid)
+        await desk.db.execute(f"alter database {name} allow_connections true".encode())
+        assert await line.run(pid) != first
+        await line.close()
