@@ -134,6 +134,7 @@ create index tasks_live_expiring on tasks_live (expires_at) where expires_at is 
 create table tasks_finished partition of tasks for values in ('COMPLETED', 'FAILED', 'CANCELLED')
   partition by range (finished_at);
 alter table tasks_finished add primary key (id, finished_at);
+create index tasks_finished_at on tasks_finished using brin (finished_at) with (pages_per_range = 64); -- events read by time; next to free to write
 create index tasks_finished_bad on tasks_finished (id) where status <> 'COMPLETED';
 create index tasks_finished_tags on tasks_finished using gin (tags) where tags <> '{}';
 
@@ -192,6 +193,138 @@ create table bulk_operations (
 );
 create index bulk_operations_running on bulk_operations (id) where status = 'RUNNING';
 
+-- The door for transactions of the user's own (docs/sql.md). Errors are those of the API, as SQLSTATE 22023.
+
+-- +goose StatementBegin
+-- A new task, which exists when the caller's transaction commits. Returns its id, or that of the live task that has its unique key.
+-- It sends no hint: NOTIFY would make the commits of all callers wait for each other. Schedulers find the task within a second.
+create function taskrunner_enqueue(
+  task_type text, payload jsonb default '{}', run_at timestamptz default null, delay interval default null, queue text default 'default',
+  priority int default 2, max_attempts int default null, timeout float8 default null, unique_key text default null,
+  on_conflict text default 'return', tags text[] default '{}', expires_at timestamptz default null, backoff jsonb default null,
+  metadata jsonb default null, traceparent text default null, callback_url text default null) returns uuid language plpgsql as $f$
+#variable_conflict use_column
+declare
+  due constant timestamptz := coalesce(run_at, clock_timestamp() + coalesce(delay, interval '0'));
+  wrong constant text := case
+    when run_at is not null and delay is not null then 'delay cannot be combined with run_at: send one of them'
+    when delay < interval '0' then 'delay must be 0 or more'
+    when octet_length(payload::text) > 2 * 262144 then 'payload must be at most 256 KiB of JSON: store large things elsewhere and send a reference'
+    when on_conflict is null or on_conflict not in ('return', 'reject', 'replace', 'postpone') then 'on_conflict must be return, reject, replace or postpone'
+    when on_conflict <> 'return' and unique_key is null then 'on_conflict says what a unique_key does: send one, or leave it out'
+    when unique_key = '' then 'unique_key must have at least one character'
+    when expires_at <= run_at then 'expires_at must be later than run_at: the task could never start'
+    when jsonb_typeof(metadata) <> 'object' or octet_length(metadata::text) > 2 * 16384 then 'metadata must be a JSON object of at most 16 KiB'
+    when jsonb_typeof(backoff) <> 'object' or backoff - array['kind', 'base', 'cap'] <> '{}'
+      or not coalesce(backoff ->> 'kind', 'exponential') in ('exponential', 'linear', 'constant')
+      or backoff @? '$.base ? (@.type() != "number" || @ <= 0)' or backoff @? '$.cap ? (@.type() != "number" || @ <= 0)'
+      then 'backoff must be a JSON object of kind (exponential, linear or constant), base and cap (seconds)'
+    when traceparent !~ '^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' then 'traceparent must be a W3C traceparent'
+    when callback_url !~ '^https?://[^/?#@[:space:]]+([/?#][^[:space:]]*)?$' or length(callback_url) > 2000
+      then 'callback_url must be an absolute http:// or https:// URL without a user name or password' end;
+  holder tasks_live%rowtype;
+  made uuid;
+begin
+  if wrong is not null then
+    raise exception using errcode = 'invalid_parameter_value', message = wrong;
+  end if;
+  for round in 1..20 loop -- a holder may be gone when we look for it, and another one there when we try again
+    insert into tasks_live (task_type, payload, run_at, queue, priority, max_attempts, timeout, unique_key, tags, expires_at, backoff, metadata,
+      traceparent, callback_url)
+    values (task_type, coalesce(payload, 'null'), due, queue, priority, max_attempts, timeout, unique_key, coalesce(tags, '{}'), expires_at, backoff,
+      nullif(metadata, '{}'), traceparent, callback_url)
+    on conflict (unique_key) where unique_key is not null do nothing returning id into made;
+    if made is not null then
+      return made;
+    end if;
+    if on_conflict = 'replace' then
+      update tasks_live t set task_type = taskrunner_enqueue.task_type, payload = coalesce(taskrunner_enqueue.payload, 'null'), run_at = due,
+        queue = taskrunner_enqueue.queue, priority = taskrunner_enqueue.priority, max_attempts = taskrunner_enqueue.max_attempts,
+        timeout = taskrunner_enqueue.timeout, tags = coalesce(taskrunner_enqueue.tags, '{}'), expires_at = taskrunner_enqueue.expires_at,
+        backoff = taskrunner_enqueue.backoff, metadata = nullif(taskrunner_enqueue.metadata, '{}'), traceparent = taskrunner_enqueue.traceparent,
+        callback_url = taskrunner_enqueue.callback_url, attempt = 0, crashes = 0, error = null, progress = null, progress_message = null,
+        updated_at = clock_timestamp()
+      where t.unique_key = taskrunner_enqueue.unique_key and t.status = 'PENDING' returning t.id into made;
+    elsif on_conflict = 'postpone' then
+      update tasks_live t set run_at = greatest(t.run_at, due), updated_at = clock_timestamp()
+      where t.unique_key = taskrunner_enqueue.unique_key and t.status = 'PENDING' returning t.id into made;
+    end if;
+    if made is not null then
+      return made;
+    end if;
+    select t.* into holder from tasks_live t where t.unique_key = taskrunner_enqueue.unique_key;
+    if holder.id is not null and on_conflict = 'return' then
+      return holder.id;
+    elsif holder.id is not null and (on_conflict = 'reject' or holder.status <> 'PENDING') then
+      raise exception using errcode = 'unique_violation', message = format('the live task %s has this unique_key and is %s', holder.id, holder.status);
+    end if;
+  end loop;
+  raise exception using errcode = 'lock_not_available', message = 'tasks with this unique_key come and go too quickly: try again later';
+end
+$f$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- Cancels a task when the caller's transaction commits. Returns its status afterwards: CANCELLED, or QUEUED or RUNNING where a worker holds
+-- it and must still obey; a finished task keeps its status; null: there is none.
+create function taskrunner_cancel(id uuid) returns text language plpgsql as $f$
+#variable_conflict use_column
+declare
+  now_it_is text;
+begin
+  for round in 1..3 loop -- it may be claimed or given back between the statements
+    with gone as (
+      delete from tasks_live t where t.id = taskrunner_cancel.id and t.status = 'PENDING'
+      returning t.*, 'CANCELLED' as new_status, null::jsonb as new_result, null::text as new_error, null::int as new_ms),
+    kept as (
+      insert into tasks_finished (id, task_type, queue, priority, payload, status, run_at, attempt, max_attempts, timeout, crashes, hooks, waits,
+        blocked, epoch, session, stream, cancel_requested_at, key, unique_key, tags, created_at, updated_at, finished_at, result, error, expires_at, backoff, metadata, traceparent,
+        callback_url, progress, progress_message, group_id, schedule_id, fire_time)
+      select id, task_type, queue, priority, payload, new_status, run_at, attempt, max_attempts, timeout, crashes, hooks, waits,
+        false, epoch, null, null, cancel_requested_at, key, unique_key, tags, created_at, now(), now(), new_result, new_error, expires_at, backoff, metadata, traceparent,
+        callback_url, progress, progress_message, group_id, schedule_id, fire_time
+      from gone),
+    counted as (
+      insert into tally (minute, queue, task_type, outcome, n, run_ms)
+      select date_trunc('minute', now()), queue, task_type, new_status, count(*), coalesce(sum(new_ms), 0) from gone group by queue, task_type, new_status),
+    called as (
+      insert into tasks_live (task_type, queue, max_attempts, backoff, payload)
+      select 'webhook', queue, 15, '{"kind": "exponential", "base": 5, "cap": 36000}', jsonb_build_object('url', callback_url, 'body', jsonb_build_object(
+        'type', 'task.' || lower(new_status), 'timestamp', now(), 'data', jsonb_build_object(
+          'id', id, 'task_type', task_type, 'queue', queue, 'status', new_status, 'attempt', attempt, 'created_at', created_at, 'finished_at', now(),
+          'result', case when octet_length(new_result::text) <= 8000 then new_result end, 'error', left(new_error, 1000),
+          'metadata', case when octet_length(metadata::text) <= 2000 then metadata end,
+          'truncated', coalesce(octet_length(new_result::text) > 8000 or octet_length(metadata::text) > 2000, false) or coalesce(length(new_error) > 1000, false))))
+      from gone where callback_url is not null
+      returning queue, task_type, priority, run_at)
+    select new_status into now_it_is from gone;
+    exit when now_it_is is not null;
+    update tasks_live t set cancel_requested_at = coalesce(t.cancel_requested_at, clock_timestamp()), updated_at = clock_timestamp()
+    where t.id = taskrunner_cancel.id and t.status in ('QUEUED', 'RUNNING') returning t.status into now_it_is;
+    exit when now_it_is is not null;
+    select t.status into now_it_is from tasks t where t.id = taskrunner_cancel.id;
+    exit when now_it_is is distinct from 'PENDING';
+  end loop;
+  return now_it_is;
+end
+$f$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- The caller's search_path must not decide which tables these write.
+do $do$
+declare
+  door regprocedure;
+begin
+  foreach door in array array['taskrunner_cancel(uuid)'::regprocedure,
+    (select p.oid::regprocedure from pg_proc p where p.proname = 'taskrunner_enqueue' and p.pronamespace = current_schema()::regnamespace)] loop
+    execute format('alter function %s set search_path = %I, pg_temp', door, current_schema());
+  end loop;
+end
+$do$;
+-- +goose StatementEnd
+
 -- +goose Down
+drop function taskrunner_cancel, taskrunner_enqueue;
 drop table bulk_operations, idempotency_keys, gates, tally, attempts, tasks, sessions;
 drop function taskrunner_uuidv7();

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, get_args
 import structlog
 from pydantic import SecretStr, ValidationError
 
+from taskrunner.commands.arguments import TASK, add_actions
 from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.kit.log import configure
 from taskrunner.settings import Settings, env_name, flag, unknown_variables
@@ -21,6 +22,7 @@ log = structlog.get_logger("taskrunner")
 FAILED, MISUSED = 1, 2
 ABOUT = "Runs tasks when their time has come: HTTP API, scheduler and worker in one process, or the ones that --roles names."
 COMMANDS = {
+    "task": TASK,
     "migrate": "change the schema by hand: up, down, status, or new NAME",
     "health": "ask the roles that run with these settings; 0 when all are ready",
     "version": "print the version",
@@ -53,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _migrate(settings, arguments["action"], arguments.get("name"), arguments["directory"])
         case "health":
             return _health(settings)
+        case "task":
+            from taskrunner.commands.tasks import run
+
+            return run(settings, arguments, _say)
         case "version":
             return _version()
     return _serve(settings)
@@ -161,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(command=name)
     _add_settings(parser, *Settings.model_fields)
     _add_settings(made["health"], *ASKED)
+    add_actions(made["task"], setup, lambda one: _add_settings(one, "api_url", "api_token"))
     actions = made["migrate"].add_subparsers(dest="action", metavar="ACTION", required=True)
     for action, about in ACTIONS.items():
         one = actions.add_parser(action, help=about, description=about, **setup)

@@ -12,6 +12,14 @@ from api.door import Api, problem
 MEMBERS = [
     *("id", "task_type", "queue", "priority", "payload", "status", "run_at", "attempt", "max_attempts", "timeout", "tags"),
     *("created_at", "updated_at", "finished_at", "cancel_requested_at", "result", "error"),
+    "unique_key",
+    "expires_at",
+    "backoff",
+    "metadata",
+    "traceparent",
+    "callback_url",
+    "progress",
+    "progress_message",
 ]
 
 

@@ -41,6 +41,7 @@ async def test_what_waits_goes_together(api: Api) -> None:
     creator = Creator(api.store)
     async with asyncio.TaskGroup() as group:
         asks = [group.create_task(creator.create(TASK)) for _ in range(2 * BATCH)]
+        await asyncio.sleep(0)
         group.create_task(creator.run())
         creator.close()
     assert len({ask.result().id for ask in asks}) == 2 * BATCH

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import PurePosixPath
 
 import psycopg.conninfo
 import pytest
@@ -140,12 +141,14 @@ async def test_waits_end_when_the_service_stops(api: Api) -> None:
             assert (answer.status, (await answer.json())["status"]) == (200, "PENDING")
 
 
-PAGE = {"/": "text/html", "/app.js": "text/javascript", "/style.css": "text/css"}
+PAGES = {"/": ("/app.js", "/style.css"), "/api/docs": ("/api/docs.js", "/api/docs.css")}
+KINDS = {".js": "text/javascript", ".css": "text/css"}
 
 
 async def test_the_page_cannot_run_what_is_injected_into_it(api: Api) -> None:
-    for path, kind in PAGE.items():
+    for path in (path for page, parts in PAGES.items() for path in (page, *parts)):
         async with api.http.get(path) as answer:
+            kind = KINDS.get(PurePosixPath(path).suffix, "text/html")
             assert (answer.status, answer.content_type, answer.charset) == (200, kind, "utf-8")
             policy = dict(part.strip().partition(" ")[::2] for part in answer.headers["Content-Security-Policy"].split(";"))
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -153,16 +156,18 @@ async def test_the_page_cannot_run_what_is_injected_into_it(api: Api) -> None:
         assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
 
 
-async def test_the_page_keeps_to_its_policy(api: Api) -> None:
+@pytest.mark.parametrize("page", PAGES)
+async def test_the_page_keeps_to_its_policy(api: Api, page: str) -> None:
     """No inline script, style or handler, nothing from elsewhere, and every id that the script asks for exists."""
     text = {}
-    for path in PAGE:
+    for path in (page, *PAGES[page]):
         async with api.http.get(path) as answer:
             text[path] = await answer.text()
-    html, script = text["/"], text["/app.js"]
+    html, script = text[page], text[PAGES[page][0]]
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", html)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", script)
-    assert {url for url in re.findall(r'(?:src|href)="([^"]+)"', html) if not url.startswith("data:")} == {"/style.css", "/app.js"}
+    links = {url for url in re.findall(r'(?:src|href)="([^"]+)"', html) if not url.startswith("data:")}
+    assert links - {"/api/openapi.json"} == set(PAGES[page])
     assert set(re.findall(r'byId\("([\w-]+)"\)', script)) <= set(re.findall(r'id="([\w-]+)"', html))
 
 

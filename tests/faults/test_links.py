@@ -27,7 +27,7 @@ async def test_f26_connections_are_reset_again_and_again(town: Cluster) -> None:
         seen = await row.drained()
         row.note(f"{broken} connections reset in {TIMES} s")
         assert broken >= TIMES * 3, "three workers have two connections each, when they are not just about to connect"
-        assert town.count("a worker's session is over") == over, "a lease was lost"
+        assert town.count("a worker's session is over") == over, f"a lease was lost\n{town.logs()}"
         assert seen.rerun == set()
 
 

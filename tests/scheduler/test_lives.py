@@ -65,7 +65,7 @@ async def test_a_killed_worker_s_tasks_run_elsewhere_within_a_second(house: Hous
         await living.report(Outcome.COMPLETED)
         await living.take(1)  # suspects come one at a time
         assert first not in living.held
-    lost = [await house.store.attempts(id_) for id_ in ids]
+    lost = [(await house.store.attempts([id_])).get(id_, []) for id_ in ids]
     assert [[attempt.outcome for attempt in attempts] for attempts in lost] == [["LOST"]] * 3
     assert await session_is(house, dying, "DEAD")
 

@@ -95,19 +95,3 @@ async def test_a_dsn_that_cannot_be_read_is_told_at_once() -> None:
     with pytest.raises(ConfigurationError, match="DB_DSN cannot be read"):
         async with open_pool("postgresql://[broken"):
             pass
-
-
-async def test_a_database_that_is_not_there_is_unavailable_and_comes_back(desk: Desk, empty_dsn: str) -> None:
-    name = psycopg.conninfo.conninfo_to_dict(empty_dsn)["dbname"]
-    async with open_pool(empty_dsn) as pool:
-        line = Line(pool)
-        first = await line.run(pid)
-        await desk.db.execute(f"alter database {name} allow_connections false".encode())
-        await terminate(desk, first)
-        for _ in range(2):
-            with pytest.raises(Unavailable, match="away|busy"):
-                async with asyncio.timeout(8):
-                    await line.run(pid)
-        await desk.db.execute(f"alter database {name} allow_connections true".encode())
-        assert await line.run(pid) != first
-        await line.close()

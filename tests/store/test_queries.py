@@ -19,7 +19,7 @@ EXITS = {  # every statement by which a task leaves a worker
     "release_claims": {"back"},
     "force_cancels": {"gone"},
 }
-ENDINGS = {name for name, ctes in EXITS.items() if "gone" in ctes} | {"cancel_pending"}
+ENDINGS = {name for name, ctes in EXITS.items() if "gone" in ctes} | {"bulk_cancel", "cancel_pending", "expire_tasks"}
 DUE = "t.status = 'PENDING' and t.key is null and not t.blocked and t.crashes = 0"
 SUSPECT = "t.status = 'PENDING' and t.key is null and not t.blocked and t.crashes > 0"
 
@@ -99,6 +99,9 @@ async def test_a_copy_of_a_row_carries_every_column(desk: Desk, query: str, tabl
         "attempt",
         "crashes",
         "blocked",
+        "expires_at",
+        "progress",
+        "progress_message",
         "session",
         "stream",
         "cancel_requested_at",

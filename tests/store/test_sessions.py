@@ -1,7 +1,7 @@
 """Sessions and their streams: Hello, leases, death, and who gets a task back."""
 
 import asyncio
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from store.desk import Desk, Held, opened, until_blocked
@@ -68,10 +68,16 @@ async def test_a_beat_renews_the_living_and_says_who_is_not(desk: Desk) -> None:
     living, dead = await desk.worker(lease=1), await desk.worker()
     await desk.sessions.close_session(dead.session, dead.stream)
     before = await column(desk, living.session, "lease_until")
-    await desk.sessions.lose_beat(living.session)
-    assert await desk.sessions.renew([living.session, dead.session, uuid4()], lease=100) == {living.session}
+    await lose_beat(desk, living.session)
+    assert await desk.sessions.renew([living.session, dead.session, uuid4()], lease=100) == {living.session: False}
     assert await column(desk, living.session, "lease_until") > before  # type: ignore[operator]  # both are times
     assert await column(desk, living.session, "beat_lost_at") is None
+
+
+async def lose_beat(desk: Desk, session: UUID) -> None:
+    """The Beat stream ends that renewed the session last."""
+    renewed = await desk.sessions.renew([session], lease=60)
+    await desk.sessions.lose_beat(session, renewed[session].at)
 
 
 async def ended(desk: Desk) -> set[object]:
@@ -106,7 +112,7 @@ async def test_a_session_dies_early_when_both_connections_broke_half_a_second_ag
         await desk.sessions.lose_stream(seat.session, seat.stream)
         await age(desk, seat.session, stream_lost_at=stream_lost)
     if beat_lost is not None:
-        await desk.sessions.lose_beat(seat.session)
+        await lose_beat(desk, seat.session)
         await age(desk, seat.session, beat_lost_at=beat_lost)
     assert await ended(desk) == ({seat.session} if dies else set())
 
@@ -115,10 +121,20 @@ async def test_a_connection_that_is_back_undoes_its_loss(desk: Desk) -> None:
     for mend in (lambda s: desk.hello(s, resumed=True), lambda s: desk.sessions.renew([s], lease=60)):
         seat = await desk.worker()
         await desk.sessions.lose_stream(seat.session, seat.stream)
-        await desk.sessions.lose_beat(seat.session)
+        await lose_beat(desk, seat.session)
         await age(desk, seat.session, stream_lost_at=9, beat_lost_at=9)
         await mend(seat.session)
         assert await ended(desk) == set()
+
+
+async def test_the_end_of_a_beat_stream_says_nothing_when_another_one_has_renewed_since(desk: Desk) -> None:
+    seat = await desk.worker()
+    old = (await desk.sessions.renew([seat.session], lease=60))[seat.session]
+    new = (await desk.sessions.renew([seat.session], lease=60))[seat.session]
+    await desk.sessions.lose_beat(seat.session, old.at)
+    assert await column(desk, seat.session, "beat_lost_at") is None
+    await desk.sessions.lose_beat(seat.session, new.at)
+    assert await column(desk, seat.session, "beat_lost_at") is not None
 
 
 async def test_the_end_of_an_old_stream_says_nothing_about_the_new_one(desk: Desk) -> None:
@@ -174,7 +190,7 @@ async def test_tasks_of_a_dead_session_run_again_as_suspects(desk: Desk) -> None
     assert {(row["status"], row["session"], row["attempt"], row["crashes"], row["error"]) for row in rows} == {
         ("PENDING", None, 1, 1, "the worker was lost")
     }
-    (attempt,) = await desk.store.attempts(held.ids[0])
+    (attempt,) = (await desk.store.attempts(held.ids))[held.ids[0]]
     assert (attempt.outcome, attempt.attempt, attempt.worker) == ("LOST", 1, "w")
     assert await desk.sessions.take_back() == (0, [])
 
@@ -244,11 +260,13 @@ async def test_a_claim_that_commits_late_is_taken_back(desk: Desk) -> None:
     assert await desk.statuses(ids) == ["PENDING"] * 2
 
 
-async def test_a_hello_that_commits_first_keeps_its_tasks(desk: Desk, dsn: str) -> None:
+async def test_a_hello_that_is_under_way_keeps_its_tasks(desk: Desk, dsn: str) -> None:
+    """They are of an older stream for whoever looks, and the next moment they are not: what is locked is left alone."""
     held = await desk.held(started=True)
+    await desk.hello(held.session, resumed=True)
     async with opened(dsn) as other, desk.db.transaction():
-        await desk.db.execute("update sessions set stream = 2 where id = %s", (held.session,))
-        await desk.db.execute("update tasks_live set stream = 2 where session = %s", (held.session,))
+        await desk.db.execute("update sessions set stream = 3 where id = %s", (held.session,))
+        await desk.db.execute("update tasks_live set stream = 3 where session = %s", (held.session,))
         assert await other.sessions.take_back() == (0, [])
     assert await desk.sessions.take_back() == (0, [])
     assert await desk.statuses(held.ids) == ["RUNNING"]

@@ -93,7 +93,7 @@ async def test_an_error_is_tried_again_after_its_delay_and_leaves_a_row(desk: De
     ((lane, run_at, due_in),) = settled.back
     assert (lane.priority, run_at) == (3, row["run_at"])
     assert 55 < due_in <= 60
-    (attempt,) = await desk.store.attempts(held.ids[0])
+    (attempt,) = (await desk.store.attempts(held.ids))[held.ids[0]]
     assert (attempt.attempt, attempt.outcome, attempt.error, attempt.traceback, attempt.worker, attempt.run_ms) == (
         *(1, "ERROR", "broken", "line 1", "w", 77),
     )
@@ -105,7 +105,7 @@ async def test_the_last_attempt_fails_and_so_does_one_without_a_delay(desk: Desk
         settled = await desk.settling.settle(ERROR, held.error(delay, "no more"))
         row = await desk.row(held.ids[0])
         assert (settled.back, row["status"], row["error"], row["attempt"]) == ([], "FAILED", "no more", 1)
-        assert len(await desk.store.attempts(held.ids[0])) == 1
+        assert len((await desk.store.attempts(held.ids))[held.ids[0]]) == 1
 
 
 async def test_every_attempt_counts_until_they_are_used_up(desk: Desk) -> None:
@@ -116,7 +116,7 @@ async def test_every_attempt_counts_until_they_are_used_up(desk: Desk) -> None:
         await desk.settling.settle(ERROR, held.error(0.0, f"error {attempt}"))
     row = await desk.row(id_)
     assert (row["status"], row["attempt"], row["epoch"], row["error"]) == ("FAILED", 3, 3, "error 3")
-    assert [(one.attempt, one.error) for one in await desk.store.attempts(id_)] == [(n, f"error {n}") for n in (1, 2, 3)]
+    assert [(one.attempt, one.error) for one in (await desk.store.attempts([id_]))[id_]] == [(n, f"error {n}") for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("kind", [ERROR, GIVEN_BACK, CANCELLED], ids=lambda kind: kind.statement)

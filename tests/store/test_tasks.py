@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from store.desk import Desk, T, opened, until_blocked
@@ -12,6 +12,7 @@ from taskrunner.domain.lifecycle import Status
 from taskrunner.domain.task import TaskFilter
 from taskrunner.store.notify import Hint
 from taskrunner.store.settling import COMPLETED, ERROR
+from taskrunner.wire.columns import ID, split
 
 
 async def test_a_list_is_newest_first_and_goes_on_at_its_cursor(desk: Desk) -> None:
@@ -65,7 +66,8 @@ async def test_finished_says_which_are_over_or_gone(desk: Desk) -> None:
     await desk.settling.settle(COMPLETED, held.done())
     (waiting,) = await desk.create(task_type="u")
     nobody = uuid4()
-    assert await desk.store.finished([*held.ids, waiting, nobody]) == {*held.ids, nobody}
+    asked = b"".join(id_.bytes for id_ in (*held.ids, waiting, nobody))
+    assert {UUID(bytes=id_) for id_ in split(await desk.store.finished(asked), ID)} == {*held.ids, nobody}
 
 
 async def test_a_waiting_task_is_cancelled_at_once(desk: Desk) -> None:

@@ -80,6 +80,7 @@ class Peer:
         self.reply: BeatReply | None = BeatReply()
         self.refusal: GRPCError | None = None
         self.settles = True  # confirm outcomes as they come
+        self.breathes = True  # signs of life
         self.beat_streams = 0
         self.address = ""
 
@@ -107,12 +108,18 @@ class Peer:
             await line.send(welcome=self.welcome)
         self.lines.put_nowait(line)
         waits = [asyncio.ensure_future(line.listen()), asyncio.ensure_future(line.hang_up.wait())]
+        breath = asyncio.ensure_future(self._breathe(line))
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for wait in waits:
+            for wait in (*waits, breath):
                 wait.cancel()
             line.ended.set()
+
+    async def _breathe(self, line: Line) -> None:
+        while self.breathes and self.welcome is not None:
+            await asyncio.sleep(self.welcome.beat)
+            await line.send()
 
     async def _beat(self, stream: Stream[BeatRequest, BeatReply]) -> None:
         self.beat_streams += 1

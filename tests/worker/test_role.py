@@ -156,6 +156,16 @@ async def test_goodbye_moves_the_worker_to_another_scheduler(peer: Peer) -> None
         assert (await outcomes(next_line, [id_]))[id_].result == "slept"
 
 
+async def test_a_scheduler_that_says_nothing_any_more_is_left_with_all_that_is_held(peer: Peer) -> None:
+    peer.settles = peer.breathes = False
+    async with worker(peer):
+        line = await peer.line()
+        (id_,) = await give(line, "wire.echo", 1)
+        await outcomes(line, [id_])
+        again = await peer.line()
+        assert (again.hello.session, again.hello.ids) == (line.hello.session, id_)
+
+
 async def test_a_blocking_handler_costs_no_beats_and_shows_as_lag(peer: Peer) -> None:
     async with worker(peer):
         line = await peer.line()

@@ -3,53 +3,39 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import orjson
-from pydantic import ConfigDict, Field, PlainValidator, Strict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from taskrunner.api.errors import Fault, Problem
+from taskrunner.api.fields import (
+    CENTURY,
+    MONTH,
+    PAYLOAD_BYTES,
+    BackoffBody,
+    Instant,
+    Metadata,
+    Name,
+    Payload,
+    Seconds,
+    Tag,
+    Traceparent,
+    UniqueKey,
+    WebUrl,
+    instant,
+)
 from taskrunner.api.guard import pointer
-from taskrunner.domain.task import NewTask
+from taskrunner.domain.task import NewTask, OnConflict
+
+__all__ = ["BATCH_BYTES", "BATCH_TASKS", "CENTURY", "MONTH", "PAYLOAD_BYTES", "TASK_BYTES", "Seconds", "Tag", "instant"]
 
 TASK_BYTES = 1 << 20
 BATCH_BYTES = 8 << 20
 BATCH_TASKS = 10_000
-PAYLOAD_BYTES = 256 << 10
-CENTURY = 36_525 * 86_400  # the longest delay, in seconds
-MONTH = 30 * 86_400  # the longest timeout
 SHOWN_FAULTS = 100
 
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _SHOULD = re.compile(r"^\w+ should ")
-
-
-def instant(value: Any) -> datetime:
-    """An RFC 3339 time, in UTC. Without an offset a time means something else to everyone: refused."""
-    if isinstance(value, str) and _RFC3339.fullmatch(value):
-        try:
-            return datetime.fromisoformat(value.upper()).astimezone(UTC)
-        except (ValueError, OverflowError):  # 30 February, 24:00, or outside the years 1 to 9999 in UTC
-            pass
-    raise PydanticCustomError("instant", "must be an RFC 3339 time with an offset, such as 2026-02-20T10:00:00Z")
-
-
-def _instant_or_null(value: Any) -> datetime | None:
-    return None if value is None else instant(value)
-
-
-def _payload(value: Any) -> str:
-    text = orjson.dumps(value)
-    if len(text) > PAYLOAD_BYTES:
-        raise PydanticCustomError("payload_too_large", "must be at most 256 KiB of JSON: store large things elsewhere and send a reference")
-    return text.decode()
-
-
-Name = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200)]
-Tag = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=100)]
-Seconds = Annotated[float, Strict()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +45,30 @@ class TaskBody(NewTask):
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     task_type: Name
-    payload: Annotated[str, PlainValidator(_payload)] = "{}"
+    payload: Payload = "{}"
     queue: Name = "default"
     priority: Annotated[int, Strict(), Field(ge=1, le=4)] = 2
-    run_at: Annotated[datetime | None, PlainValidator(_instant_or_null)] = None
+    run_at: Instant = None
     delay: Annotated[Seconds, Field(ge=0, le=CENTURY)] | None = None
     max_attempts: Annotated[int, Strict(), Field(ge=1, le=1000)] | None = None
     timeout: Annotated[Seconds, Field(gt=0, le=MONTH)] | None = None
     tags: Annotated[tuple[Tag, ...], Field(max_length=20)] = ()
+    unique_key: UniqueKey | None = None
+    on_conflict: OnConflict = "return"
+    expires_at: Instant = None
+    backoff: BackoffBody | None = None
+    metadata: Metadata = None
+    traceparent: Traceparent | None = None
+    callback_url: WebUrl | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a task with two times."""
+        """Refuses fields that contradict each other."""
         if self.delay is not None and self.run_at is not None:
-            raise PydanticCustomError("two_times", "cannot be combined with run_at: send one of them")
+            raise PydanticCustomError("delay", "cannot be combined with run_at: send one of them")
+        if self.run_at is not None and self.expires_at is not None and self.expires_at <= self.run_at:
+            raise PydanticCustomError("expires_at", "must be later than run_at: the task could never start")
+        if self.on_conflict != "return" and self.unique_key is None:
+            raise PydanticCustomError("on_conflict", "says what a unique_key does: send one, or leave it out")
 
 
 ONE = TypeAdapter(TaskBody)
@@ -107,17 +104,18 @@ def _problem(error: ValidationError) -> Problem:
 
 def _fault(detail: ErrorDetails) -> Fault:
     where = detail["loc"]
+    nested = "backoff" in where
     match detail["type"]:
         case "unexpected_keyword_argument":
-            why = "is not a field of a task: leave it out"
+            why = f"is not a field of {'backoff' if nested else 'a task'}: leave it out"
         case "missing":
             why = "is required"
         case "dataclass_type":
-            why = "must be a JSON object with the fields of a task"
+            why = "must be a JSON object with kind, base and cap" if nested else "must be a JSON object with the fields of a task"
         case "tuple_type":
             why = "must be an array of strings"
-        case "two_times":
-            where, why = (*where, "delay"), detail["msg"]
+        case "delay" | "expires_at" | "on_conflict" as field:
+            where, why = (*where, field), detail["msg"]
         case _:
             why = _SHOULD.sub("must ", detail["msg"])
     return Fault(pointer(where), why)

@@ -1,23 +1,30 @@
-"""Group commit: creates that arrive together share one statement and one commit.
+"""Group commit: creates that arrive together share one commit. There is no timer and no delay: alone, a create is sent at once.
 
-One batch is in flight; the next one fills meanwhile. There is no timer and no delay: alone, a create is sent at once.
+Plain creates are one insert a batch. Those with a unique key or an Idempotency-Key batch apart, because they may have to wait for others:
+when one of a batch does, each is sent alone.
 """
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-from taskrunner.domain.errors import BadTask, OutcomeUnknown, TaskrunnerError, Unavailable
-from taskrunner.domain.task import Created, NewTask
+from taskrunner.domain.errors import BadTask, Entangled, OutcomeUnknown, TaskrunnerError, Unavailable
+from taskrunner.domain.task import Answer, Created, IdempotencyKey, NewTask
+from taskrunner.kit.batch import Batcher, Closed
+from taskrunner.store.keyed import Request
 from taskrunner.store.tasks import Store
 
+T = TypeVar("T")
 BATCH = 500
 WAITING = 10_000
+LONERS = 4  # connections for creates that wait for others
+
+STOPPED = "the service stopped while the database was committing: look for the task before you send it again"
 
 
-class _Ask(NamedTuple):
-    task: NewTask
-    answer: asyncio.Future[Created]
+class _Ask(NamedTuple, Generic[T]):
+    request: Request
+    answer: asyncio.Future[T]
 
 
 class Creator:
@@ -25,38 +32,35 @@ class Creator:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._asks: list[_Ask] = []
-        self._wake = asyncio.Event()
-        self._closing = False
+        self._plain: Batcher[_Ask[Created]] = Batcher(self._send, most=BATCH, room=WAITING)
+        self._keyed: Batcher[_Ask[Answer]] = Batcher(self._send_keyed, most=BATCH, room=WAITING)
+        self._few = asyncio.Semaphore(LONERS)
+        self._loners = asyncio.TaskGroup()
 
     async def create(self, task: NewTask) -> Created:
-        """Returns once ``task`` is committed. Raises what the store raises, and Unavailable when too many wait already."""
-        if len(self._asks) >= WAITING:
-            raise Unavailable(f"{WAITING} creates are waiting for the database already: ask again later")
-        ask = _Ask(task, asyncio.get_running_loop().create_future())
-        self._asks.append(ask)
-        self._wake.set()
-        return await ask.answer
+        """Returns once ``task``, which has no unique key, is committed. Raises what the store raises, and Unavailable beyond WAITING."""
+        return await _put(self._plain, Request(task, None))
+
+    async def create_keyed(self, task: NewTask, key: IdempotencyKey | None) -> Answer:
+        """As ``create``, or what a unique key or an Idempotency-Key leads to. Raises Conflict, KeyReused, KeyInFlight besides."""
+        return await _put(self._keyed, Request(task, key))
 
     async def run(self) -> None:
         """Sends batches until closed and empty."""
-        while self._asks or not self._closing:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._asks:
-                batch, self._asks = self._asks[:BATCH], self._asks[BATCH:]
-                await self._send(batch)
+        async with self._loners as group:
+            group.create_task(self._plain.run(), name="creates")
+            group.create_task(self._keyed.run(), name="keyed creates")
 
     def close(self) -> None:
         """Lets :meth:`run` end when nothing waits any more."""
-        self._closing = True
-        self._wake.set()
+        self._plain.close()
+        self._keyed.close()
 
-    async def _send(self, batch: list[_Ask]) -> None:
+    async def _send(self, batch: list[_Ask[Created]]) -> None:
         try:
             while batch:
                 try:
-                    created = await self._store.create([ask.task for ask in batch])
+                    created = await self._store.create([ask.request.task for ask in batch])
                 except BadTask as bad:  # only this one is to blame; nothing was written
                     _refuse([batch.pop(bad.index)], bad)
                 else:
@@ -65,19 +69,52 @@ class Creator:
         except Exception as error:  # noqa: BLE001 — every request that waits hears of it, and the one that is next may fare better
             _refuse(batch, error)
         except asyncio.CancelledError:
-            _refuse(
-                batch, OutcomeUnknown("the service stopped while the database was committing: look for the task before you send it again")
-            )
+            _refuse(batch, OutcomeUnknown(STOPPED))
+            raise
+
+    async def _send_keyed(self, batch: list[_Ask[Answer]]) -> None:
+        try:
+            _answer(batch, await self._store.create_each([ask.request for ask in batch]))
+        except Entangled:
+            for ask in batch:
+                self._loners.create_task(self._send_alone(ask), name="lone create")
+        except Exception as error:  # noqa: BLE001 — as above
+            _refuse(batch, error)
+        except asyncio.CancelledError:
+            _refuse(batch, OutcomeUnknown(STOPPED))
+            raise
+
+    async def _send_alone(self, ask: _Ask[Answer]) -> None:
+        try:
+            async with self._few:
+                _answer([ask], await self._store.create_each([ask.request], patient=True))
+        except Exception as error:  # noqa: BLE001 — as above
+            _refuse([ask], error)
+        except asyncio.CancelledError:
+            _refuse([ask], OutcomeUnknown(STOPPED))
             raise
 
 
-def _answer(batch: Sequence[_Ask], created: Sequence[Created]) -> None:
-    for ask, row in zip(batch, created, strict=True):
-        if not ask.answer.done():
-            ask.answer.set_result(row)
+async def _put(batcher: Batcher[_Ask[T]], request: Request) -> T:
+    ask: _Ask[T] = _Ask(request, asyncio.get_running_loop().create_future())
+    try:
+        batcher.put(ask)
+    except asyncio.QueueFull:
+        raise Unavailable(f"{WAITING} creates are waiting for the database already: ask again later") from None
+    except Closed:
+        raise Unavailable("the service is stopping: ask again, it may be another one") from None
+    return await ask.answer
 
 
-def _refuse(batch: Sequence[_Ask], error: Exception) -> None:
+def _answer(batch: Sequence[_Ask[T]], answers: Sequence[T | TaskrunnerError]) -> None:
+    for ask, answer in zip(batch, answers, strict=True):
+        if isinstance(answer, TaskrunnerError):
+            _refuse([ask], answer)
+        elif not ask.answer.done():
+            ask.answer.set_result(answer)
+
+
+def _refuse(batch: Sequence[_Ask[T]], error: Exception) -> None:
     """One exception each: a shared one would collect the traceback of every request."""
     for ask in batch:
         if not ask.answer.done():

@@ -58,7 +58,7 @@ def created_document(task: NewTask, created: Created) -> dict[str, object]:
 
 def batch_document(created: Iterable[Created]) -> dict[str, object]:
     """The answer to a batch, in its order."""
-    return {"items": [{"id": row.id, "status": "PENDING"} for row in created]}
+    return {"items": [{"id": row.id, "status": "PENDING"} | ({"deduplicated": True} if row.deduplicated else {}) for row in created]}
 
 
 def task_document(task: Task) -> dict[str, object]:
@@ -90,6 +90,11 @@ def task_document(task: Task) -> dict[str, object]:
         "progress": task.progress,
         "progress_message": task.progress_message,
     }
+
+
+def etag(task: Task) -> str:
+    """A strong entity tag: every change of a task changes ``updated_at``."""
+    return f'"{task.updated_at.timestamp() * 1_000_000:.0f}"'
 
 
 def attempts_document(attempts: Sequence[FailedAttempt]) -> list[dict[str, object]]:

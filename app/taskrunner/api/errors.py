@@ -10,14 +10,15 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from taskrunner.api.guard import BadJson
-from taskrunner.domain.errors import BadTask, Conflict, OutcomeUnknown, Unavailable
+from taskrunner.domain.errors import BadTask, Conflict, KeyInFlight, KeyReused, OutcomeUnknown, Unavailable
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong: where (a JSON pointer; "" is the whole body) and why."""
+    """One thing that is wrong: where (a JSON pointer; "" is the whole body, or the ``line`` of a stream) and why."""
 
     pointer: str
     detail: str
+    line: int | None = None
 
     def sentence(self) -> str:
         """The fault in words: ``priority must be …``, ``/3/priority must be …``, ``the body must be …``."""
@@ -62,6 +63,8 @@ def problem_of(error: Exception) -> Problem:
             problem = Problem(422, "invalid_task", fault.sentence(), faults=[fault])
         case Conflict():
             problem = Problem(409, "conflict", str(error))
+        case KeyInFlight() | KeyReused():
+            problem = _of_key(error)
         case Unavailable():
             problem = Problem(503, "unavailable", str(error), headers={"Retry-After": "1"})
         case OutcomeUnknown():
@@ -73,6 +76,12 @@ def problem_of(error: Exception) -> Problem:
         case _:
             problem = Problem(500, "internal", "something went wrong on our side: the log of the service says what")
     return problem
+
+
+def _of_key(error: KeyInFlight | KeyReused) -> Problem:
+    if isinstance(error, KeyReused):
+        return Problem(422, "idempotency_key_reused", str(error))
+    return Problem(409, "in_flight", str(error), headers={"Retry-After": "1"})
 
 
 def _of_aiohttp(error: web.HTTPException) -> Problem:
@@ -102,7 +111,7 @@ def render(problem: Problem, instance: str) -> web.Response:
         "error": problem.detail,
     }
     if problem.faults:
-        document["errors"] = [fault._asdict() for fault in problem.faults]
+        document["errors"] = [{name: value for name, value in fault._asdict().items() if value is not None} for fault in problem.faults]
     headers = {"Content-Type": "application/problem+json", **problem.headers}
     return web.Response(status=problem.status, body=orjson.dumps(document), headers=headers)
 

@@ -2,17 +2,28 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, TypeVar, get_origin
 from uuid import UUID
 
 from multidict import MultiMapping
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import PydanticCustomError
 
-from taskrunner.api.bodies import instant
 from taskrunner.api.errors import Fault, Problem, bad_parameter
+from taskrunner.api.fields import instant
 from taskrunner.api.guard import pointer
 from taskrunner.api.routes import Parameter
 from taskrunner.domain.lifecycle import Status
@@ -20,9 +31,11 @@ from taskrunner.domain.task import TaskFilter
 
 LIMIT = 50
 MOST = 500
+_SHOULD = re.compile(r"^\w+ should ")
 WORDS = "must be 1 to 200 characters of UTF-8 without NUL"
 
 Query = TypeVar("Query", bound=BaseModel)
+T = TypeVar("T")
 
 
 def _storable(text: str) -> str:
@@ -103,7 +116,7 @@ def parameters_of(model: type[BaseModel]) -> tuple[Parameter, ...]:
     """The fields of ``model`` as query parameters."""
     found = []
     for name, field in model.model_fields.items():
-        kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation  # type: ignore[index]  # built at run time
+        kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
         found.append(Parameter(name, kind, field.description or ""))
     return tuple(found)
 
@@ -126,13 +139,14 @@ def read_query(model: type[Query], query: MultiMapping[str]) -> Query:
         return model.model_validate(values)
     except ValidationError as error:
         detail = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise bad_parameter(str(detail["loc"][0]), _why(detail["type"], detail["msg"])) from None
+        hint = " (write + as %2B)" if detail["type"] == "instant" else ""
+        raise bad_parameter(str(detail["loc"][0]), _why(detail["type"], detail["msg"]) + hint) from None
 
 
-def read_body(model: type[Query], value: Any) -> Query:
+def read_body(model: TypeAdapter[T], value: Any) -> T:
     """The fields of a JSON body; raises a 422 :class:`Problem` that names each wrong one."""
     try:
-        return model.model_validate(value)
+        return model.validate_python(value)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         faults = [Fault(pointer(detail["loc"]), _why(detail["type"], detail["msg"])) for detail in details]
@@ -150,13 +164,11 @@ def _why(kind: str, message: str) -> str:
             return f"must be one or more of {', '.join(Status)}"
         case "string_too_short" | "string_too_long":
             return WORDS
-        case "int_parsing" | "greater_than_equal" | "less_than_equal":
-            return f"must be a whole number from 1 to {MOST}"
-        case "instant":
-            return f"{message} (in a query string, write + as %2B)"
-        case "extra_forbidden":
+        case "extra_forbidden" | "unexpected_keyword_argument":
             return "is not a field of this body: leave it out"
-        case "model_type" | "model_attributes_type":
+        case "model_type" | "model_attributes_type" | "dataclass_type":
             return "must be a JSON object"
+        case "tuple_type":
+            return "must be an array of strings"
         case _:
-            return message.replace("Input should", "must").replace("Value should", "must")
+            return _SHOULD.sub("must ", message)

@@ -4,7 +4,9 @@ import asyncio
 
 from aiohttp import web
 
+from taskrunner.api import shapes
 from taskrunner.api.documents import answer, stats_document
+from taskrunner.api.routes import Answer, Route
 from taskrunner.domain.errors import Unavailable
 from taskrunner.store.tasks import Store
 
@@ -18,6 +20,7 @@ class Readiness:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._reason: str | None = NO_SCHEMA
+        self.opened = asyncio.Event()
 
     @property
     def open(self) -> bool:
@@ -35,6 +38,7 @@ class Readiness:
             try:
                 if await self._store.ready():
                     self._reason = None
+                    self.opened.set()
                     return
                 self._reason = NO_SCHEMA
             except Unavailable as error:
@@ -53,13 +57,15 @@ class Health:
         self._store = store
         self._readiness = readiness
 
-    def routes(self) -> list[web.RouteDef]:
-        """Paths and handlers."""
+    def routes(self) -> list[Route]:
+        """Paths, handlers, and what is to be said about them."""
+        probes = [("/api/healthz", self.healthz)]
+        probes += [(path, self.livez) for path in ("/livez", "/api/livez")]
+        probes += [(path, self.readyz) for path in ("/readyz", "/api/readyz")]
+        said = Answer("yes", shapes.Message)
         return [
-            web.get("/api/healthz", self.healthz),
-            *(web.get(path, self.livez) for path in ("/livez", "/api/livez")),
-            *(web.get(path, self.readyz) for path in ("/readyz", "/api/readyz")),
-            web.get("/api/stats", self.stats),
+            *(Route(method="GET", path=path, handler=handler, group="service", answers={200: said}) for path, handler in probes),
+            Route(method="GET", path="/api/stats", handler=self.stats, group="service", answers={200: Answer("the counts", shapes.Stats)}),
         ]
 
     async def healthz(self, _: web.Request) -> web.Response:

@@ -6,10 +6,12 @@ from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Literal
 
+import orjson
+from aiohttp import web
 from pydantic import TypeAdapter
 
 from taskrunner.api import shapes
-from taskrunner.api.routes import Answer, Error, Parameter, Route
+from taskrunner.api.routes import JSON, Answer, Error, Parameter, Route
 
 REF = "#/components/schemas/{model}"
 PROBLEM = "application/problem+json"
@@ -41,13 +43,28 @@ class _Models:
         return self._schemas[id(model), self._asked[id(model)][0]]
 
 
+def described(routes: Sequence[Route]) -> Route:
+    """The route of the document, which describes itself too."""
+
+    async def openapi(_: web.Request) -> web.Response:
+        """The document that you are reading, as OpenAPI 3.1."""
+        return web.Response(body=body, content_type=JSON)
+
+    route = Route(
+        method="GET", path="/api/openapi.json", handler=openapi, group="service", answers={200: Answer("OpenAPI 3.1", dict[str, Any])}
+    )
+    body = orjson.dumps(document([*routes, route]))
+    return route
+
+
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """The document of these routes."""
     models = _Models()
     models.add(shapes.Problem, "serialization")
     for route in routes:
         for answer in route.answers.values():
-            models.add(answer.model, "serialization")
+            for model in (answer.model, *answer.others.values()):
+                models.add(model, "serialization")
         for model in route.body.kinds.values() if route.body else ():
             models.add(model, "validation")
         for parameter in route.parameters:
@@ -85,13 +102,20 @@ def _operation(route: Route, models: _Models) -> dict[str, Any]:
 
 
 def _name(route: Route) -> str:
-    """``create``, ``cancel``: unique, because a path is named only where a handler serves several."""
-    words = [word for word in route.path.split("/") if word and word[0] != "{" and word != "api"]
+    """``post_tasks``, ``get_tasks_one``, ``post_queues_pause``: the method and the words of the path."""
+    words = [word for word in route.path.split("/") if word and word[0] != "{"]
+    words = words[1:] if words[0] == "api" else ["root", *words]
     return "_".join((route.method.lower(), *words, *(["one"] if route.path.endswith("}") else []))).replace(".", "_")
 
 
 def _parameter(one: Parameter, models: _Models) -> dict[str, Any]:
-    found = {"name": one.name, "in": one.place, "required": one.place == "path", "description": one.about, "schema": models.schema(one.type)}
+    found = {
+        "name": one.name,
+        "in": one.place,
+        "required": one.place == "path",
+        "description": one.about,
+        "schema": models.schema(one.type),
+    }
     return found if one.example is None else found | {"example": one.example}
 
 
@@ -100,10 +124,8 @@ def _answer(answer: Answer, models: _Models) -> dict[str, Any]:
     if answer.headers:
         found["headers"] = {name: {"description": about, "schema": {"type": "string"}} for name, about in answer.headers.items()}
     if answer.model is not None:
-        content: dict[str, Any] = {"schema": models.schema(answer.model)}
-        if answer.example is not None:
-            content["example"] = answer.example
-        found["content"] = {answer.kind: content}
+        kinds = {answer.kind: answer.model, **answer.others}
+        found["content"] = {kind: {"schema": models.schema(model)} for kind, model in kinds.items()}
     return found
 
 

@@ -1,11 +1,18 @@
-"""The first page: three static files, read once, served with headers under which injected markup cannot run."""
+"""The first page and the reader of the API's description: static files, read once, served with headers under which injected markup cannot run."""
 
 from importlib.resources import files
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-FILES = {"/": ("index.html", "text/html"), "/app.js": ("app.js", "text/javascript"), "/style.css": ("style.css", "text/css")}
+FILES = {
+    "/": ("index.html", "text/html"),
+    "/app.js": ("app.js", "text/javascript"),
+    "/style.css": ("style.css", "text/css"),
+    "/api/docs": ("docs.html", "text/html"),
+    "/api/docs.js": ("docs.js", "text/javascript"),
+    "/api/docs.css": ("docs.css", "text/css"),
+}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

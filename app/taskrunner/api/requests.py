@@ -2,15 +2,20 @@
 
 import asyncio
 import re
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from aiohttp import hdrs, web
+from pydantic import Field
 
 from taskrunner.api.errors import Problem, bad_parameter
 from taskrunner.api.guard import loads
+from taskrunner.api.routes import Parameter
 
 LONGEST_WAIT = 60.0
+WAIT = Parameter("wait", Annotated[float, Field(ge=0, le=LONGEST_WAIT)], "answer when the task is finished, or after so many seconds")
+PREFER = Parameter("Prefer", str, "wait=30 (RFC 7240): the same as a wish; a longer one is shortened", "header")
+LINE_BYTES = 1 << 20
 INLINE = 64 << 10  # larger bodies are read in a thread, so that the loop goes on
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -23,15 +28,8 @@ async def json_body(request: web.Request, *, most: int) -> Any:
     Any Content-Type is taken, because curl calls everything a form, except multipart, which can never be JSON. A body that says it is
     compressed is refused unread.
     """
-    headers = request.headers
-    if headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-        raise Problem(
-            415,
-            "unsupported_encoding",
-            "the body must not be compressed: send it without Content-Encoding",
-            headers={"Accept-Encoding": "identity"},
-        )
-    if headers.get(hdrs.CONTENT_TYPE, "").lower().startswith("multipart/"):
+    refuse_encoded(request)
+    if request.headers.get(hdrs.CONTENT_TYPE, "").lower().startswith("multipart/"):
         raise Problem(415, "unsupported_media_type", "the body must be JSON, not a multipart form: send it as application/json")
     if (request.content_length or 0) > most:
         raise _too_large(most)
@@ -41,15 +39,31 @@ async def json_body(request: web.Request, *, most: int) -> Any:
     return loads(body) if len(body) <= INLINE else await asyncio.to_thread(loads, body)
 
 
+def refuse_encoded(request: web.Request) -> None:
+    """415 for a body that says it is compressed."""
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise Problem(
+            415,
+            "unsupported_encoding",
+            "the body must not be compressed: send it without Content-Encoding",
+            headers={"Accept-Encoding": "identity"},
+        )
+
+
 def _too_large(most: int) -> Problem:
     return Problem(413, "too_large", f"the body must be at most {most >> 20} MiB")
 
 
 def task_id(request: web.Request) -> UUID:
     """The id in the path; 400 where it is not a UUID."""
-    text = request.match_info["id"]
+    return path_id(request, "a task")
+
+
+def path_id(request: web.Request, of: str, name: str = "id") -> UUID:
+    """The UUID in the path that is called ``name``; 400 where it is none."""
+    text = request.match_info[name]
     if not _UUID.fullmatch(text):
-        raise bad_parameter("id", "must be the UUID of a task, such as 01890a5d-ac96-774b-bcce-b302099a8057")
+        raise bad_parameter(name, f"must be the UUID of {of}, such as 01890a5d-ac96-774b-bcce-b302099a8057")
     return UUID(text)
 
 

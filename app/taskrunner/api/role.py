@@ -9,17 +9,32 @@ from aiohttp import web
 
 from taskrunner.api import page
 from taskrunner.api.bodies import BATCH_BYTES
+from taskrunner.api.bulk import Bulk
+from taskrunner.api.changing import Changing
 from taskrunner.api.creator import Creator
 from taskrunner.api.errors import catching
+from taskrunner.api.events import EventRoutes
+from taskrunner.api.feed import Feed
+from taskrunner.api.fleet import FleetRoutes
 from taskrunner.api.health import Health, Readiness
+from taskrunner.api.openapi import described
+from taskrunner.api.reading import Reader
 from taskrunner.api.requests import refuse_strangers
+from taskrunner.api.routes import Route
 from taskrunner.api.tasks import Tasks
 from taskrunner.api.waiting import Hub
+from taskrunner.api.work import Work
 from taskrunner.domain.errors import ConfigurationError
 from taskrunner.settings import Settings
+from taskrunner.store.bulk import Bulks
+from taskrunner.store.events import SETUP as EVENTS
+from taskrunner.store.events import Events
+from taskrunner.store.fleet import Fleet
+from taskrunner.store.gates import Gates
+from taskrunner.store.pool import Line
 from taskrunner.store.tasks import Store
 
-NEEDS_SCHEMA = ("/api/tasks", "/api/stats")
+WITHOUT_SCHEMA = {"/api/healthz", "/api/livez", "/api/readyz", "/api/openapi.json", *page.FILES}
 BACKLOG = 1024
 
 
@@ -38,39 +53,92 @@ async def serve(settings: Settings, store: Store) -> AsyncIterator[Door]:
     Leaving it: no new connections, waits end early, requests in flight get ``settings.grace`` seconds, creates are committed.
     Raises ConfigurationError when it cannot listen there.
     """
-    creator, hub, readiness = Creator(store), Hub(store), Readiness(store)
-    application = _application(store, creator, hub, readiness)
-    runner = web.AppRunner(application, access_log=None, auto_decompress=False, shutdown_timeout=settings.grace)
+    rooms = Rooms(store)
+    runner = web.AppRunner(rooms.application(), access_log=None, auto_decompress=False, shutdown_timeout=settings.grace)
     await runner.setup()
     try:
         door = await _listen(runner, settings)
         async with asyncio.TaskGroup() as group:
-            group.create_task(creator.run(), name="api: creator")
-            loops = [group.create_task(hub.run(), name="api: waiting"), group.create_task(readiness.run(), name="api: readiness")]
+            group.create_task(rooms.creator.run(), name="api: creator")
+            group.create_task(rooms.reader.run(), name="api: reader")
+            loops = rooms.start(group)
             try:
                 yield door
             finally:
-                readiness.close("the service is stopping")
-                hub.close()
+                rooms.close()
                 for loop in loops:
                     loop.cancel()
                 await runner.cleanup()
-                creator.close()
+                await rooms.work.close()
+                rooms.creator.close()
+                rooms.reader.close()
     finally:
         await runner.cleanup()
 
 
-def _application(store: Store, creator: Creator, hub: Hub, readiness: Readiness) -> web.Application:
-    def before(request: web.Request) -> None:
-        refuse_strangers(request)
-        if not readiness.open and request.path.startswith(NEEDS_SCHEMA):
-            readiness.check()
+class Rooms:
+    """All that stands behind the door."""
 
-    application = web.Application(middlewares=[catching(before)], client_max_size=BATCH_BYTES)
-    application.add_routes(Tasks(store=store, creator=creator, hub=hub).routes())
-    application.add_routes(Health(store=store, readiness=readiness).routes())
-    application.add_routes(page.routes())
-    return application
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.creator = Creator(store)
+        self.work = Work(store)
+        self.reader = Reader(store)
+        self._hub = Hub(store)
+        self._readiness = Readiness(store)
+        self._bulk = Bulk(Bulks(store))
+        self._feed = Feed(Events(Line(store.pool, setup=EVENTS)))
+
+    def routes(self) -> list[Route]:
+        """Everything that is served, but for the pages."""
+        store = self._store
+        return [
+            *Tasks(store=store, creator=self.creator, reader=self.reader, hub=self._hub).routes(),
+            *Changing(store=store).routes(),
+            *self._bulk.routes(),
+            *self.work.routes(),
+            *FleetRoutes(Fleet(store), Gates(store)).routes(),
+            *EventRoutes(self._feed).routes(),
+            *Health(store=store, readiness=self._readiness).routes(),
+        ]
+
+    def application(self) -> web.Application:
+        """The routes, their description, and the pages."""
+
+        def before(request: web.Request) -> None:
+            refuse_strangers(request)
+            if not self._readiness.open and request.path.startswith("/api/") and request.path not in WITHOUT_SCHEMA:
+                self._readiness.check()
+
+        application = web.Application(middlewares=[catching(before)], client_max_size=BATCH_BYTES)
+        routes = self.routes()
+        routes.append(described(routes))
+        application.add_routes([route.definition() for route in routes])
+        application.add_routes(page.routes())
+        return application
+
+    def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start every loop but the creator's and the reader's, which end by themselves."""
+        self._store.settled.append(self._hub.settled)
+        loops = {
+            "waiting": self._hub.run(),
+            "readiness": self._readiness.run(),
+            "bulk": self._bulk_when_ready(),
+            "events": self._feed.run(),
+        }
+        return [group.create_task(loop, name=f"api: {name}") for name, loop in loops.items()]
+
+    async def _bulk_when_ready(self) -> None:
+        await self._readiness.opened.wait()
+        await self._bulk.run()
+
+    def close(self) -> None:
+        """Take no more calls, and let nobody wait."""
+        self._readiness.close("the service is stopping")
+        self._store.settled.remove(self._hub.settled)
+        self._hub.close()
+        self._feed.close()
+        self.work.stop()
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> Door:

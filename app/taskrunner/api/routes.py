@@ -22,13 +22,13 @@ class Error(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a status means, and its body: ``model`` is None for none. ``headers`` are name and meaning."""
+    """What a status means, and its body: ``model`` is None for none. ``headers`` are name and meaning; ``others`` other media types."""
 
     about: str
     model: Any = None
     kind: str = JSON
     headers: Mapping[str, str] = {}
-    example: Any = None
+    others: Mapping[str, Any] = {}
 
 
 class Body(NamedTuple):
@@ -65,6 +65,8 @@ BAD_BODY = (
     Error(415, "unsupported_encoding", "the body is compressed"),
     Error(415, "unsupported_media_type", "the body is a form"),
 )
+
+TOO_SLOW = Error(408, "too_slow", "the next line of a stream did not come in time")
 
 TASK_ID = Parameter("id", UUID, "the task", "path", "01a20ca8-aabc-7a76-8a58-f035ed8d43d5")
 IF_MATCH = Parameter("If-Match", str, "the ETag of the task as you know it: 412 when it has changed since", "header")

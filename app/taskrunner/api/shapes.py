@@ -1,6 +1,6 @@
 """The answers as types: what mypy holds the documents to, and what OpenAPI shows. Nothing is validated on the way out."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import WithJsonSchema
@@ -33,6 +33,20 @@ class Task(TypedDict):
     cancel_requested_at: MomentOrNull
     result: Json
     error: str | None
+    unique_key: str | None
+    expires_at: MomentOrNull
+    backoff: Json
+    metadata: Json
+    traceparent: str | None
+    callback_url: str | None
+    progress: float | None
+    progress_message: str | None
+
+
+class ExistingTask(Task):
+    """A task that was there already."""
+
+    deduplicated: Literal[True]
 
 
 class Attempt(TypedDict):
@@ -65,6 +79,7 @@ class NewTaskRow(TypedDict):
 
     id: UUID
     status: Status
+    deduplicated: NotRequired[Literal[True]]
 
 
 class Batch(TypedDict):

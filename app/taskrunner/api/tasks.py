@@ -1,58 +1,102 @@
-"""The routes of tasks."""
+"""The routes that create and read tasks."""
 
-from collections.abc import Awaitable, Callable
-from uuid import UUID
+import asyncio
 
 from aiohttp import web
 
-from taskrunner.api.bodies import BATCH_BYTES, TASK_BYTES, many_tasks, one_task
+from taskrunner.api import shapes
+from taskrunner.api.bodies import TaskBody
+from taskrunner.api.creating import IDEMPOTENCY_KEY, IN_FLIGHT, KEY_REUSED, REPLAYED, create_task, create_tasks
 from taskrunner.api.creator import Creator
-from taskrunner.api.documents import answer, attempts_document, batch_document, created_document, task_document
-from taskrunner.api.errors import Fault, Problem, not_found
+from taskrunner.api.documents import answer, attempts_document, etag, task_document
+from taskrunner.api.errors import not_found
+from taskrunner.api.filters import PageQuery, parameters_of
+from taskrunner.api.imports import import_tasks, is_stream
 from taskrunner.api.listing import list_tasks
-from taskrunner.api.requests import json_body, task_id, wait_of
+from taskrunner.api.reading import Reader
+from taskrunner.api.requests import PREFER, WAIT, task_id, wait_of
+from taskrunner.api.routes import CONFLICT, INVALID, JSON, NDJSON, NO_TASK, TASK_ID, TOO_SLOW, Answer, Body, Route
 from taskrunner.api.waiting import Hub
-from taskrunner.domain.errors import BadTask
-from taskrunner.domain.lifecycle import FINISHED, HELD
-from taskrunner.domain.task import Task
+from taskrunner.domain.lifecycle import FINISHED
+from taskrunner.store.imports import Imports
 from taskrunner.store.tasks import Store
+
+EXAMPLE = {"task_type": "email", "payload": {"to": "user@example.com", "message": "Hello"}, "run_at": "2026-11-24T08:25:12Z"}
 
 
 class Tasks:
     """Handlers under ``/api/tasks``."""
 
-    def __init__(self, *, store: Store, creator: Creator, hub: Hub) -> None:
+    def __init__(self, *, store: Store, creator: Creator, reader: Reader, hub: Hub) -> None:
         self._store = store
+        self._imports = Imports(store)
         self._creator = creator
+        self._reader = reader
         self._hub = hub
 
-    def routes(self) -> list[web.RouteDef]:
-        """Paths and handlers."""
+    def routes(self) -> list[Route]:
+        """Paths, handlers, and what is to be said about them."""
+        etag_too = {"ETag": "names this state of the task; for If-Match"}
+        repeated = dict.fromkeys(REPLAYED, "true where a request with this Idempotency-Key was answered so before")
+        located = {"Location": "where the task is", **repeated}
+        created = Answer("the task, committed", shapes.Task, headers=located)
+        existing = Answer("the live task that has this unique_key", shapes.ExistingTask, headers=located)
+        waited = {**etag_too, "Preference-Applied": "where Prefer: wait was heard"}
         return [
-            web.post("/api/tasks", self.create),
-            web.get("/api/tasks", self.page),
-            web.post("/api/tasks/batch", self.create_batch),
-            web.get("/api/tasks/{id}", self.get),
-            web.post("/api/tasks/{id}/cancel", self.cancel),
-            web.post("/api/tasks/{id}/retry", self.retry),
-            web.post("/api/tasks/{id}/run", self.run),
+            Route(
+                method="POST",
+                path="/api/tasks",
+                handler=self.create,
+                group="tasks",
+                body=Body({JSON: TaskBody}, EXAMPLE),
+                parameters=(IDEMPOTENCY_KEY,),
+                answers={201: created, 200: existing},
+                errors=(INVALID, CONFLICT, IN_FLIGHT, KEY_REUSED),
+            ),
+            Route(
+                method="GET",
+                path="/api/tasks",
+                handler=self.page,
+                group="tasks",
+                parameters=parameters_of(PageQuery),
+                answers={200: Answer("a page", shapes.TaskPage, headers={"Link": "the next page, if there is one"})},
+            ),
+            Route(
+                method="POST",
+                path="/api/tasks/batch",
+                handler=self.create_batch,
+                group="tasks",
+                body=Body({JSON: list[TaskBody], NDJSON: str}, [EXAMPLE]),
+                parameters=(IDEMPOTENCY_KEY,),
+                answers={201: Answer("ids in the order of the body, committed", shapes.Batch, headers=repeated, others={NDJSON: str})},
+                errors=(INVALID, TOO_SLOW, CONFLICT, IN_FLIGHT, KEY_REUSED),
+            ),
+            Route(
+                method="GET",
+                path="/api/tasks/{id}",
+                handler=self.get,
+                group="tasks",
+                parameters=(TASK_ID, WAIT, PREFER),
+                answers={200: Answer("the task", shapes.TaskWithAttempts, headers=waited)},
+                errors=(NO_TASK,),
+            ),
         ]
 
     async def create(self, request: web.Request) -> web.Response:
-        """201 with the task, once it is committed."""
-        task = one_task(await json_body(request, most=TASK_BYTES))
-        created = await self._creator.create(task)
-        return answer(created_document(task, created), status=201, headers={"Location": f"/api/tasks/{created.id}"})
+        """Create a task: 201, once it is committed; 200 with the live one that has its unique key already.
 
-    async def create_batch(self, request: web.Request) -> web.Response:
-        """201 with ids and statuses in the order of the array; all of it or nothing."""
-        tasks = many_tasks(await json_body(request, most=BATCH_BYTES))
-        try:
-            created = await self._store.create(tasks) if tasks else []
-        except BadTask as bad:
-            fault = Fault(f"/{bad.index}", f"was refused by the database: {bad}")
-            raise Problem(422, "invalid_task", fault.sentence(), faults=[fault]) from None
-        return answer(batch_document(created), status=201)
+        With an Idempotency-Key the same request, sent again within 24 hours, gets the first answer again and makes nothing.
+        """
+        return await create_task(request, store=self._store, creator=self._creator)
+
+    async def create_batch(self, request: web.Request) -> web.StreamResponse:
+        """Create many tasks, all or nothing: an array of up to 10,000, or as application/x-ndjson one task a line, any number of lines.
+
+        A bad task is named by its index or its line. The answer to a stream is a stream, in its order, once all is committed.
+        """
+        if is_stream(request):
+            return await import_tasks(request, self._imports)
+        return await create_tasks(request, store=self._store)
 
     async def page(self, request: web.Request) -> web.Response:
         """A page of tasks, newest first."""
@@ -62,31 +106,13 @@ class Tasks:
         """The task with its failed attempts; with ``wait``, once it is finished or the time is over."""
         id = task_id(request)  # noqa: A001 — the column's name
         seconds, headers = wait_of(request)
-        task = await self._store.get(id)
-        if task is not None and seconds and task.status not in FINISHED:
-            await self._hub.wait(id, seconds)
-            task = await self._store.get(id)
-        if task is None:
+        found = await self._reader.get(id)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while found is not None and found.task.status not in FINISHED and loop.time() < until and not self._hub.closed:
+            await self._hub.wait(id, until - loop.time())
+            found = await self._reader.get(id)
+        if found is None:
             raise not_found()
-        document = task_document(task)
-        document["attempts"] = attempts_document(await self._store.attempts(id)) if task.attempt else []
-        return answer(document, headers=headers)
-
-    async def cancel(self, request: web.Request) -> web.Response:
-        """200 when the task is cancelled, 202 when the worker that holds it must still obey."""
-        task = await self._changed(request, self._store.cancel)
-        return answer(task_document(task), status=202 if task.status in HELD else 200)
-
-    async def retry(self, request: web.Request) -> web.Response:
-        """A finished task, PENDING again."""
-        return answer(task_document(await self._changed(request, self._store.retry)))
-
-    async def run(self, request: web.Request) -> web.Response:
-        """A pending task, due now."""
-        return answer(task_document(await self._changed(request, self._store.run_now)))
-
-    async def _changed(self, request: web.Request, change: Callable[[UUID], Awaitable[Task | None]]) -> Task:
-        task = await change(task_id(request))
-        if task is None:
-            raise not_found()
-        return task
+        document = {**task_document(found.task), "attempts": attempts_document(found.attempts)}
+        return answer(document, headers={"ETag": etag(found.task), **headers})

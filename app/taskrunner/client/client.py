@@ -1,6 +1,8 @@
 """The asynchronous client."""
 
+import asyncio
 import os
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from typing import Any, Self, Unpack
 from urllib.parse import quote
@@ -14,6 +16,7 @@ from taskrunner.client.values import Event, Filters, Made, Task, TaskFields
 
 LOCAL = "http://localhost:8080"
 LONG_POLL = 30.0  # seconds of one request that waits
+EARLY = 0.05  # seconds between two of them
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 Id = str | UUID
@@ -49,12 +52,13 @@ class Client:
         With an ``idempotency_key`` of your own, the same key and task give the same answer for a day, from whichever process.
         """
         body = dump(_body(task_type, payload, fields))
-        headers = {**JSON, "Idempotency-Key": f'"{idempotency_key or uuid4().hex}"'}
-        return Task.model_validate(await self._transport.send(Call("POST", "/api/tasks", body=body, headers=headers, repeatable=True)))
+        call = Call("POST", "/api/tasks", body=body, headers=JSON | _keyed(idempotency_key), repeatable=True)
+        return Task.model_validate(await self._transport.send(call))
 
-    async def create_batch(self, tasks: Sequence[Mapping[str, Any]]) -> list[Made]:
+    async def create_batch(self, tasks: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None) -> list[Made]:
         """Create up to 10,000 tasks, each a mapping with ``task_type`` and the fields of :meth:`create`: all of them or none."""
-        answer = await self._transport.send(Call("POST", "/api/tasks/batch", body=dump(list(tasks)), headers=JSON))
+        headers = JSON | _keyed(idempotency_key)
+        answer = await self._transport.send(Call("POST", "/api/tasks/batch", body=dump([*tasks]), headers=headers, repeatable=True))
         return [Made.model_validate(item) for item in answer["items"]]
 
     async def import_lines(self, lines: AsyncIterable[bytes]) -> AsyncIterator[Made]:
@@ -64,8 +68,10 @@ class Client:
         """
         call = Call("POST", "/api/tasks/batch", body=lines, headers=NDJSON, patience=600.0)
         async with self._transport.stream(call) as answer:
-            async for line in answer.content:
-                if line.strip():
+            rest = b""
+            async for block in answer.content.iter_any():
+                *whole, rest = (rest + block).split(b"\n")
+                for line in whole:
                     yield Made.model_validate(orjson.loads(line))
 
     async def get(self, task: Id) -> Task:
@@ -74,16 +80,15 @@ class Client:
 
     async def wait(self, task: Id, timeout: float | None = None) -> Task:  # noqa: ASYNC109 — the server's long poll is what waits
         """The task once it is finished, however it ended. Raises TimeoutError after ``timeout`` seconds, NotFound when it is gone."""
-        left = timeout
+        ends = None if timeout is None else time.monotonic() + timeout
         while True:
-            seconds = LONG_POLL if left is None else max(0.0, min(LONG_POLL, left))
-            found = await self._get(task, seconds)
+            left = LONG_POLL if ends is None else max(0.0, min(LONG_POLL, ends - time.monotonic()))
+            found = await self._get(task, left)
             if found.finished:
                 return found
-            if left is not None:
-                left -= seconds
-                if left <= 0:
-                    raise TimeoutError(f"task {found.id} is {found.status} after {timeout:g} seconds")
+            if ends is not None and time.monotonic() >= ends:
+                raise TimeoutError(f"task {found.id} is {found.status} after {timeout:g} seconds")
+            await asyncio.sleep(EARLY)  # a service that stops answers at once
 
     async def _get(self, task: Id, seconds: float) -> Task:
         params = [("wait", f"{seconds:g}")] if seconds else []
@@ -128,13 +133,18 @@ def _body(task_type: str, payload: Any, fields: Mapping[str, Any]) -> dict[str, 
     return {"task_type": task_type, "payload": {} if payload is None else payload, **given}
 
 
+def _keyed(key: str | None) -> dict[str, str]:
+    """The Idempotency-Key header: the caller's key, or a fresh one for the repetitions of this very call."""
+    text = uuid4().hex if key is None else key.replace("\\", "\\\\").replace('"', '\\"')
+    return {"Idempotency-Key": f'"{text}"'}
+
+
 def _params(filters: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Query parameters: several words of one filter are joined by commas."""
+    """Query parameters: each word of a filter with several is sent on its own."""
     params = []
     for name, value in filters.items():
-        if value is not None:
-            words = [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
-            params.append((name, ",".join(_text(word) for word in words)))
+        words = [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
+        params += [(name, _text(word)) for word in words if word is not None]
     return params
 
 

@@ -4,6 +4,7 @@ Knows no driver: a connection of psycopg 3 has the ``execute`` that is needed, a
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Protocol, Unpack
 from uuid import UUID
 
@@ -60,9 +61,12 @@ def _call(task_type: str, payload: Any, fields: Mapping[str, Any]) -> tuple[str,
 
 
 def _value(name: str, value: Any) -> Any:
+    """As PostgreSQL takes it: JSON as text, the delay as an interval, other durations as seconds."""
     if name in JSONB:
         return dump(value).decode()
-    return value.total_seconds() if hasattr(value, "total_seconds") else list(value) if name == "tags" else value
+    if name == "delay":
+        return value if isinstance(value, timedelta) else timedelta(seconds=value)
+    return value.total_seconds() if isinstance(value, timedelta) else [*value] if name == "tags" else value
 
 
 def _id(row: Any) -> str:

@@ -44,9 +44,9 @@ class SyncClient:
         """See :meth:`Client.create`."""
         return self._run(self._client.create(task_type, payload, idempotency_key=idempotency_key, **fields))
 
-    def create_batch(self, tasks: Sequence[Mapping[str, Any]]) -> list[Made]:
+    def create_batch(self, tasks: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None) -> list[Made]:
         """See :meth:`Client.create_batch`."""
-        return self._run(self._client.create_batch(tasks))
+        return self._run(self._client.create_batch(tasks, idempotency_key=idempotency_key))
 
     def import_lines(self, lines: Iterable[bytes]) -> Iterator[Made]:
         """See :meth:`Client.import_lines`. ``lines`` is read in a thread, a chunk when there is room for it."""

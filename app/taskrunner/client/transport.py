@@ -50,7 +50,7 @@ class Transport:
                 async with self.open(call) as answer:
                     return orjson.loads(await answer.read() or b"null")
             except ApiError as error:
-                again = error.status == 503 and (call.repeatable or error.code == "unavailable")
+                again = error.code == "unavailable" or (call.repeatable and (error.status == 503 or error.code == "in_flight"))
                 if not again or tries >= self._retries:
                     raise
                 pause = error.retry_after or 0.0

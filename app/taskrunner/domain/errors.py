@@ -25,5 +25,17 @@ class Conflict(TaskrunnerError):
     """The task's state forbids what was asked."""
 
 
+class KeyReused(TaskrunnerError):
+    """The Idempotency-Key belongs to a request with another body."""
+
+
+class KeyInFlight(TaskrunnerError):
+    """A request with the same Idempotency-Key is not answered yet."""
+
+
+class Entangled(TaskrunnerError):
+    """Something in a batch kept the whole batch from being written; nothing was. Send each part alone."""
+
+
 class ConfigurationError(TaskrunnerError):
     """A setting, or what it points at, is wrong: the process cannot start."""

@@ -5,8 +5,9 @@ rows that it has been through. The mark moves back when something turns up befor
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import NamedTuple
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from taskrunner.domain.task import Lane
 NIL = UUID(int=0)
 BATCH = 500  # tasks in one claim: beyond that a bigger one is no faster
 BATCH_BYTES = 4 * 1024 * 1024  # payloads in one claim, as far as the lane's recent ones foretell
+NARROW, WIDE = 4, 512  # lanes of one rank in a claim: few while they fill it, since a probe of each costs as much as several tasks
 LOCKED = 0.02  # seconds until a task that somebody has locked is tried again
 FORGET = 600.0  # seconds after which an empty lane is forgotten
 
@@ -34,6 +36,22 @@ class Serves(NamedTuple):
 
     defaults: tuple[tuple[str, int, float], ...]
     queues: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """Queues and types that are closed, and until when on our clock; infinity is a pause."""
+
+    queues: Mapping[str, float] = field(default_factory=dict)
+    types: Mapping[str, float] = field(default_factory=dict)
+
+    def opens_at(self, lane: Lane) -> float:
+        """When both gates of a lane are open: before now when they are."""
+        return max(self.queues.get(lane.queue, 0.0), self.types.get(lane.task_type, 0.0))
+
+    def closed(self, lane: Lane, now: float) -> bool:
+        """Whether nothing may be claimed from ``lane``."""
+        return self.opens_at(lane) > now
 
 
 class Pick(NamedTuple):
@@ -70,6 +88,8 @@ class Lanes:
     def __init__(self) -> None:
         self._lanes: dict[Lane, _State] = {}
         self._turn = 0
+        self._width = NARROW
+        self.gates = Gates()
 
     def found(self, lane: Lane, *, run_at: datetime, due_at: float, now: float) -> None:
         """There is a task in ``lane`` for ``run_at``, which is ``due_at`` on our clock."""
@@ -87,6 +107,7 @@ class Lanes:
         a lane belongs to its neighbours, in the next round.
         """
         defaults = {task_type: (attempts, timeout) for task_type, attempts, timeout in serves.defaults}
+        gates = self.gates if self.gates.queues or self.gates.types else None
         ripe = [
             (lane, state)
             for lane, state in self._lanes.items()
@@ -94,14 +115,16 @@ class Lanes:
             and state.due_at <= now
             and lane.task_type in defaults
             and (serves.queues is None or lane.queue in serves.queues)
+            and not (gates and gates.closed(lane, now))
         ]
         picks: list[Pick] = []
         for rank in sorted({lane.priority for lane, _ in ripe}):
             peers = [(lane, state) for lane, state in ripe if lane.priority == rank]
-            self._turn += 1
             turn = self._turn % len(peers)
-            quantum = min(-(-free // len(peers)), BATCH)
-            for lane, state in peers[turn:] + peers[:turn]:
+            chosen = (peers[turn:] + peers[:turn])[: self._width]
+            self._turn += len(chosen)
+            quantum = min(-(-free // len(chosen)), BATCH)
+            for lane, state in chosen:
                 limit = max(1, min(quantum, int(BATCH_BYTES / state.size)))
                 picks.append(Pick(lane, state.mark, limit, *defaults[lane.task_type]))
             if len(peers) > 1:
@@ -110,6 +133,10 @@ class Lanes:
 
     def claimed(self, picks: Sequence[Pick], took: Mapping[Lane, Took], *, full: bool, now: float) -> None:
         """What the claim of ``picks`` took. ``full``: it took as many as there were places, so lanes may have more."""
+        if full:
+            self._width = max(NARROW, self._width // 2)
+        elif len(picks) >= self._width:
+            self._width = min(WIDE, self._width * 2)
         for pick in picks:
             state = self._lanes[pick.lane]
             got = took.get(pick.lane)
@@ -142,12 +169,13 @@ class Lanes:
         return due_at <= now
 
     def next_due(self, served: Iterable[Serves]) -> float | None:
-        """When the next task is due that anybody here can run."""
+        """When the next task is due that anybody here can run and no gate keeps."""
         kinds = [({name for name, _, _ in s.defaults}, s.queues) for s in served]
         times = [
-            state.due_at
+            max(state.due_at, opens_at)
             for lane, state in self._lanes.items()
             if state.due_at is not None
+            and (opens_at := self.gates.opens_at(lane)) < inf
             and any(lane.task_type in types and (queues is None or lane.queue in queues) for types, queues in kinds)
         ]
         return min(times, default=None)

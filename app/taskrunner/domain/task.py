@@ -53,7 +53,7 @@ class NewTask:
 
 
 class Created(NamedTuple):
-    """What the database decided about a new task. ``deduplicated``: a live one with the same unique_key is there already, and this is it."""
+    """What the database decided about a new task. ``deduplicated``: a live one with the same unique key was there, and this is it."""
 
     id: UUID
     run_at: datetime

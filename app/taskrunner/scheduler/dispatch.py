@@ -7,7 +7,7 @@ from typing import TypeVar
 import structlog
 
 from taskrunner.domain.errors import OutcomeUnknown, TaskrunnerError
-from taskrunner.domain.lanes import BATCH, Lanes
+from taskrunner.domain.lanes import BATCH, Lanes, Serves
 from taskrunner.domain.task import Back
 from taskrunner.scheduler.roster import Roster
 from taskrunner.store.claims import Claimed, Claims, Seat
@@ -125,15 +125,16 @@ class Dispatcher:
     async def _claim_suspects(self) -> None:
         """One suspect at a time for each session."""
         now = self._loop.time()
-        due = {name for name, due_at in self._suspects.items() if due_at <= now}
+        gates = self._lanes.gates
+        due = {name for name, due_at in self._suspects.items() if due_at <= now and gates.types.get(name, 0.0) <= now}
         if not due or self._stopped:
             return
         for serves, sessions in self._roster.classes().items():
-            if due.isdisjoint(name for name, _, _ in serves.defaults):
-                continue
+            wanted = Serves(tuple(default for default in serves.defaults if default[0] in due), serves.queues)
             seats = [Seat(s.id, s.stream, 1) for s in sessions if s.places and s.outstanding < s.slots]
-            if seats:
-                self._deliver(await self._sure(seats, self._claims.claim_suspects(serves, seats)), now)
+            if wanted.defaults and seats:
+                closed = [queue for queue, until in gates.queues.items() if until > now]
+                self._deliver(await self._sure(seats, self._claims.claim_suspects(wanted, seats, closed=closed)), now)
 
     async def _sure(self, seats: list[Seat], claim: Awaitable[R]) -> R:
         """The answer to a claim.
@@ -171,4 +172,5 @@ def _message(claimed: Claimed) -> Tasks:
         timeouts=claimed.timeouts,
         run_ats=claimed.run_ats,
         payloads=claimed.payloads,
+        backoffs=claimed.backoffs,
     )

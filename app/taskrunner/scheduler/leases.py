@@ -7,6 +7,7 @@ of the database (or of this process) is not taken for the death of every worker.
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -36,6 +37,7 @@ class Leases:
         self._beats: dict[UUID, list[asyncio.Future[bool]]] = {}
         self._beaten = asyncio.Event()
         self._lost: list[tuple[UUID, int | None]] = []
+        self._renewed: dict[UUID, datetime] = {}  # when we did so last
         self._closed: list[tuple[UUID, int]] = []
         self._undelivered: list[Claimed] = []
         self._tend = asyncio.Event()
@@ -43,6 +45,7 @@ class Leases:
         self._well_at = 0.0
         self.cancels: dict[UUID, tuple[bytes, bytes]] = {}
         self.beating: Counter[UUID] = Counter()
+        self.draining: set[UUID] = set()
 
     async def beat(self, session: UUID) -> bool:
         """Renew the session's lease with the next batch; whether it still lives. Waits until that is committed."""
@@ -60,6 +63,7 @@ class Leases:
         self.beating[session] -= 1
         if not self.beating[session]:
             del self.beating[session]
+            self.draining.discard(session)
         self._note_lost(session, None)
 
     def _note_lost(self, session: UUID, stream: int | None) -> None:
@@ -96,6 +100,7 @@ class Leases:
                 self._loop.call_later(self._settings.beat / 4, self._beaten.set)
                 continue
             self._well()
+            self._renewed |= {session: renewed.at for session, renewed in alive.items()}
             for session, answers in beats.items():
                 for answer in answers:
                     if not answer.done():
@@ -143,8 +148,8 @@ class Leases:
             session, stream = self._lost[0]
             if stream is not None:
                 await self._sessions.lose_stream(session, stream)
-            elif session not in self.beating:
-                await self._sessions.lose_beat(session)
+            elif session not in self.beating and (at := self._renewed.pop(session, None)):
+                await self._sessions.lose_beat(session, at)
             del self._lost[0]
             self._loop.call_later(SOON, self._tend.set)
 

@@ -13,6 +13,7 @@ from taskrunner.domain.lanes import Lanes
 from taskrunner.domain.task import Back
 from taskrunner.kit.loops import every
 from taskrunner.scheduler.dispatch import Dispatcher
+from taskrunner.scheduler.gatekeeper import Gatekeeper
 from taskrunner.scheduler.leases import Leases
 from taskrunner.scheduler.lookout import PERIOD, Lookout
 from taskrunner.scheduler.roster import Roster
@@ -22,6 +23,7 @@ from taskrunner.scheduler.upkeep import Upkeep
 from taskrunner.settings import Settings
 from taskrunner.store import migrate, notify
 from taskrunner.store.claims import PLANS, Claims, Looks
+from taskrunner.store.gates import Gates
 from taskrunner.store.pool import Line
 from taskrunner.store.sessions import Sessions
 from taskrunner.store.settling import Settling
@@ -31,7 +33,7 @@ from taskrunner.wire.server import serving
 
 log = structlog.get_logger()
 PATIENCE = 30.0  # seconds that a starting scheduler waits for its database
-GOODBYE = 5.0  # seconds that the workers of a stopping one have to go elsewhere
+GOODBYE = 5.0  # seconds that the workers of a stopping one have to go elsewhere, and again for the last outcomes to be settled
 TROUBLE = (TaskrunnerError,)
 
 
@@ -52,6 +54,7 @@ async def serve(settings: Settings, store: Store) -> AsyncIterator[Scheduler]:
     async with AsyncExitStack() as stack:
         office = Office(settings, store)
         stack.push_async_callback(office.close)
+        await office.gatekeeper.run_once()  # before the first claim
         async with asyncio.TaskGroup() as group:
             loops = office.start(group)
             try:
@@ -88,16 +91,19 @@ class Office:
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._store = store
+        self._grace = settings.grace
         pool = store.pool
         self._lines = {name: Line(pool, setup=PLANS) for name in ("claim", "look", "settle", "control")}
         self._listening = Line(pool, setup="set statement_timeout = 0")
         self._look_now = asyncio.Event()
+        self._gates_now = asyncio.Event()
         roster, lanes = Roster(), Lanes()
         sessions = Sessions(self._lines["control"])
         self.leases = Leases(sessions, roster, settings, back=self._came_back)
         self.dispatcher = Dispatcher(Claims(self._lines["claim"]), roster, lanes, undelivered=self.leases.undelivered)
         self.lookout = Lookout(Looks(self._lines["look"]), roster, lanes, self.dispatcher)
-        self.settler = Settler(Settling(self._lines["settle"]), committed=self.dispatcher.settled)
+        self.gatekeeper = Gatekeeper(Gates(store), lanes, self.dispatcher)
+        self.settler = Settler(Settling(self._lines["settle"]), committed=self.dispatcher.settled, told=store.settled)
         self.upkeep = Upkeep(Tables(pool), sessions, settings)
         self.service = SchedulerService(
             settings=settings, sessions=sessions, roster=roster, dispatcher=self.dispatcher, settler=self.settler, leases=self.leases
@@ -111,6 +117,7 @@ class Office:
         if hint.look:
             self.lookout.look()
             self._look_now.set()
+            self._gates_now.set()
         if hint.cancels:
             self.leases.tend()
         if hint.lanes:
@@ -129,8 +136,10 @@ class Office:
             "lease renewal": self.leases.renew(),
             "lease watch": self.leases.watch(),
             "lookout": every("lookout", PERIOD, self.lookout.run_once, wake=self._look_now, expected=TROUBLE),
+            "gatekeeper": every("gatekeeper", PERIOD, self.gatekeeper.run_once, wake=self._gates_now, expected=TROUBLE),
             "listener": every("listener", 1.0, self._listen, expected=TROUBLE),
             "forced cancels": every("forced cancels", 2.0, self.upkeep.force_cancels, expected=TROUBLE),
+            "expiry": every("expiry", 1.0, self.upkeep.expire, expected=TROUBLE),
             "upkeep": every("upkeep", 60.0, self.upkeep.each_minute, expected=TROUBLE),
             "leaves": every("leaves", 3600.0, self.upkeep.each_hour, expected=TROUBLE),
         }
@@ -143,9 +152,10 @@ class Office:
         """Claim nothing more, send the workers elsewhere, and settle what they reported."""
         self.health.set(False)
         self.dispatcher.stop()
-        await self.service.stop(GOODBYE)
+        patience = min(GOODBYE, self._grace / 2)
+        await self.service.stop(patience)
         with suppress(TimeoutError):
-            async with asyncio.timeout(GOODBYE):
+            async with asyncio.timeout(patience):
                 await self.settler.flushed()
 
     async def close(self) -> None:

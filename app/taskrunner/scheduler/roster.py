@@ -35,6 +35,10 @@ class Session:
         self.outbox.append(Parcel(message, claimed, claimed_at))
         self.wake.set()
 
+    def sign_of_life(self) -> None:
+        """Say nothing in particular."""
+        self.send(SchedulerMessage())
+
     def dismiss(self, reason: str) -> None:
         """Send it nothing more and let it say Hello again, here or elsewhere: that names what it holds, and the rest is taken back."""
         self.taking = False

@@ -127,6 +127,8 @@ class SchedulerService:
                 self._dispatcher.wake()
             elif (started := message.started) is not None:
                 self._settler.started(started)
+            elif (progress := message.progress) is not None:
+                self._settler.progress(progress)
             elif (capacity := message.capacity) is not None:
                 session.slots, session.prefetch = capacity.slots, capacity.prefetch
                 self._dispatcher.wake()
@@ -136,10 +138,16 @@ class SchedulerService:
                 session.wake.set()
 
     async def _write(self, session: Session, stream: WorkStream) -> None:
-        """The stream's only writer. A message that cannot be sent in a third of a lease ends the stream."""
+        """The stream's only writer. A message that cannot be sent in a third of a lease ends the stream.
+
+        A beat without any is filled by an empty one, so that the worker can tell an idle scheduler from one that hangs.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            await session.wake.wait()
+            if not session.wake.is_set():
+                alive = loop.call_later(self._settings.beat, session.sign_of_life)
+                await session.wake.wait()
+                alive.cancel()
             session.wake.clear()
             while session.outbox:
                 parcel = session.outbox[0]
@@ -182,7 +190,7 @@ class SchedulerService:
                     here.lag = request.lag
                 alive = await self._leases.beat(session)
                 ids, epochs = self._leases.cancels.get(session, (b"", b""))
-                await stream.send_message(BeatReply(over=not alive, cancel_ids=ids, cancel_epochs=epochs))
+                await stream.send_message(BeatReply(over=not alive, cancel_ids=ids, cancel_epochs=epochs, drain=session in self._leases.draining))
         except (StreamTerminatedError, ConnectionError):
             return
         except ValueError:

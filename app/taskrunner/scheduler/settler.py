@@ -15,12 +15,13 @@ from taskrunner.domain.task import Back
 from taskrunner.scheduler.roster import Session
 from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR, GIVEN_BACK, Batch, Kind, Settling
 from taskrunner.wire import columns
-from taskrunner.wire.pb.taskrunner.v1 import Outcome, Outcomes, SchedulerMessage, Started
+from taskrunner.wire.pb.taskrunner.v1 import Outcome, Outcomes, Progress, SchedulerMessage, Started
 from taskrunner.wire.pb.taskrunner.v1 import Settled as SettledMessage
 
 log = structlog.get_logger()
 T = TypeVar("T")
 LONGEST_DELAY = 366 * 86_400.0
+LONGEST_MESSAGE = 500  # characters of progress
 MOST = 1_000  # tasks in one statement, unless a single message has more
 
 KINDS = {
@@ -43,11 +44,15 @@ class _Report:
 class Settler:
     """One loop, one statement at a time. What cannot be written now is written later: outcomes are fenced, so saying them again is safe."""
 
-    def __init__(self, settling: Settling, *, committed: Callable[[list[Back]], None]) -> None:
+    def __init__(
+        self, settling: Settling, *, committed: Callable[[list[Back]], None], told: Sequence[Callable[[bytes], None]] = ()
+    ) -> None:
         self._settling = settling
         self._committed = committed
+        self._told = told  # whoever in this process waits for tasks to end
         self._reports: dict[Kind, deque[_Report]] = {kind: deque() for kind in (COMPLETED, ERROR, GIVEN_BACK, CANCELLED)}
         self._started: list[Started] = []
+        self._progress: list[Progress] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -65,6 +70,14 @@ class Settler:
         self._started.append(started)
         self._wake.set()
 
+    def progress(self, progress: Progress) -> None:
+        """What handlers say of themselves. Raises ValueError for columns of different lengths."""
+        n = len(progress.messages)
+        if (len(progress.ids), len(progress.epochs), len(progress.fractions)) != (n * columns.ID, n * columns.EPOCH, n * 4):
+            raise ValueError("the columns of Progress have different lengths")
+        self._progress.append(progress)
+        self._wake.set()
+
     async def flushed(self) -> None:
         """Return when everything that was reported is written."""
         await self._idle.wait()
@@ -74,7 +87,7 @@ class Settler:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while any(self._reports.values()) or self._started:
+            while any(self._reports.values()) or self._started or self._progress:
                 try:
                     await self._pass()
                 except TaskrunnerError as error:
@@ -87,6 +100,14 @@ class Settler:
             started = self._started[:]
             await self._settling.start(b"".join(s.ids for s in started), b"".join(s.epochs for s in started))
             del self._started[: len(started)]
+        if self._progress:
+            said, self._progress = self._progress, []  # what an error here loses was most likely not the last word
+            await self._settling.progress(
+                b"".join(one.ids for one in said),
+                b"".join(one.epochs for one in said),
+                b"".join(one.fractions for one in said),
+                [message[:LONGEST_MESSAGE].replace("\0", "\N{REPLACEMENT CHARACTER}") for one in said for message in one.messages],
+            )
         for kind, queue in self._reports.items():
             if queue:
                 reports = _next(queue)
@@ -95,9 +116,12 @@ class Settler:
                     queue.popleft()
 
     async def _settle(self, kind: Kind, reports: list[_Report]) -> None:
-        settled = await self._settling.settle(kind, _batch(reports))
+        batch = _batch(reports)
+        settled = await self._settling.settle(kind, batch)
         if settled.refused:
             await self._refuse(reports, settled.refused)
+        for tell in self._told:
+            tell(batch.ids)
         stale = dict(zip(columns.split(settled.stale_ids, columns.ID), columns.split(settled.stale_epochs, columns.EPOCH), strict=True))
         batches: dict[Session, SettledMessage] = {}
         for report in reports:

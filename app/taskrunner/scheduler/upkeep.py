@@ -4,6 +4,7 @@ import structlog
 
 from taskrunner.settings import Settings
 from taskrunner.store.sessions import Sessions
+from taskrunner.store.upkeep import BATCH
 from taskrunner.store.upkeep import Upkeep as Tables
 
 log = structlog.get_logger()
@@ -23,10 +24,17 @@ class Upkeep:
         if n:
             log.warning("cancelled although the handlers did not stop", n=n)
 
+    async def expire(self) -> None:
+        """Fail what did not start in time."""
+        while await self._tables.expire() == BATCH:
+            pass
+
     async def each_minute(self) -> None:
-        """Sum up the tally, forget old sessions."""
+        """Sum up the tally, forget old sessions and idempotency keys."""
         await self._tables.sum_tally()
         await self._tables.forget_sessions()
+        while await self._tables.forget_keys() == BATCH:
+            pass
 
     async def each_hour(self) -> None:
         """Make the leaves of the days to come, drop those whose retention is over."""

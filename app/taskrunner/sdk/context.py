@@ -1,10 +1,24 @@
 """What a handler is told about the attempt that it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class Done:
+    """Nothing to wait for: what is awaited has happened already."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+def _nowhere(_id: bytes, _epoch: bytes, _fraction: float, _message: str) -> None:
+    """Where nobody listens."""
 
 
 class Context:
@@ -15,7 +29,7 @@ class Context:
     an async handler gets ``asyncio.CancelledError`` instead.
     """
 
-    __slots__ = ("_cancelled", "_id", "_run_at", "attempt", "max_attempts", "queue", "task_type", "timeout")
+    __slots__ = ("_cancelled", "_epoch", "_id", "_report", "_run_at", "attempt", "max_attempts", "queue", "task_type", "timeout")
 
     def __init__(  # noqa: PLR0913 — a record, always built from keywords
         self,
@@ -28,8 +42,13 @@ class Context:
         timeout: float,
         run_at: int,
         cancelled: Callable[[], bool] = bool,
+        epoch: bytes = b"",
+        report: Callable[[bytes, bytes, float, str], None] = _nowhere,
     ) -> None:
-        """``id`` is the task's UUID as 16 bytes, ``run_at`` its time in microseconds since 2000-01-01 UTC, as on the wire."""
+        """``id`` is the task's UUID as 16 bytes, ``run_at`` its time in microseconds since 2000-01-01 UTC, as on the wire.
+
+        ``report`` hears of progress: ``id``, ``epoch``, the fraction and the message.
+        """
         self._id = id
         self.task_type = task_type
         self.queue = queue
@@ -38,6 +57,8 @@ class Context:
         self.timeout = timeout
         self._run_at = run_at
         self._cancelled = cancelled
+        self._epoch = epoch
+        self._report = report
 
     @property
     def task_id(self) -> str:
@@ -53,3 +74,14 @@ class Context:
     def cancelled(self) -> bool:
         """True once this attempt should stop."""
         return self._cancelled()
+
+    def progress(self, fraction: float, message: str = "") -> Done:
+        """Say how far this attempt is, from 0 to 1, and what it is doing: the task shows it within a second.
+
+        It may be called as often as you like: at most twice a second the last word is sent. ``await ctx.progress(…)`` and a plain call,
+        from a plain function for instance, are the same.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"progress is a number from 0 to 1, not {fraction!r}")
+        self._report(self._id, self._epoch, float(fraction), str(message))
+        return Done()

@@ -1,11 +1,12 @@
 """The claim connection: takes due tasks for free seats, and finds out what is due next."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import orjson
 from psycopg.rows import namedtuple_row
 
 from taskrunner.domain.lanes import Mark, Pick, Serves, Took
@@ -52,6 +53,7 @@ class Claimed:
     timeouts: bytes
     run_ats: bytes
     payloads: list[bytes]
+    backoffs: list[bytes]  # JSON, empty where the task has none; no list at all where no task has one
 
 
 class Claims:
@@ -88,13 +90,14 @@ class Claims:
             took[lane] = Took(r.n + (before.n if before else 0), size, Mark(r.mark_at, r.mark_id))
         return claimed, took
 
-    async def claim_suspects(self, serves: Serves, seats: Sequence[Seat]) -> list[Claimed]:
-        """One suspect for each of the sessions that holds none."""
+    async def claim_suspects(self, serves: Serves, seats: Sequence[Seat], *, closed: Collection[str] = ()) -> list[Claimed]:
+        """One suspect for each of the sessions that holds none, from queues that are not ``closed``."""
         parameters = {
             "sessions": [seat.session for seat in seats],
             "streams": [seat.stream for seat in seats],
             "task_types": [name for name, _, _ in serves.defaults],
             "queues": None if serves.queues is None else [*serves.queues],
+            "closed": [*closed],
         }
         rows = await self._line.run(lambda connection: _fetch(connection, "claim_suspects", parameters), writes=True)
         streams = {seat.session: seat.stream for seat in seats}
@@ -149,8 +152,28 @@ class Looks:
 
 def _claimed(r: Any, streams: dict[UUID, int], queue: str, task_type: str, n: int) -> Claimed:
     return Claimed(
-        r.session, streams[r.session], queue, task_type, n, r.ids, r.epochs, r.attempts, r.max_attempts, r.timeouts, r.run_ats, r.payloads
+        r.session,
+        streams[r.session],
+        queue,
+        task_type,
+        n,
+        r.ids,
+        r.epochs,
+        r.attempts,
+        r.max_attempts,
+        r.timeouts,
+        r.run_ats,
+        r.payloads,
+        _backoffs(r.ids, r.backoffs),
     )
+
+
+def _backoffs(ids: bytes, found: str | None) -> list[bytes]:
+    """The column of backoffs, from those that there are by id."""
+    if found is None:
+        return []
+    known = {UUID(id_).bytes: orjson.dumps(backoff) for id_, backoff in orjson.loads(found).items()}
+    return [known.get(id_, b"") for id_ in (ids[at : at + 16] for at in range(0, len(ids), 16))]
 
 
 def _lanes(lanes: Sequence[Lane]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from psycopg.pq import Format
 UUID, UUID_ARRAY = 2950, 2951
 INT4, INT4_ARRAY = 23, 1007
 INT8, INT8_ARRAY = 20, 1016
+FLOAT4, FLOAT4_ARRAY = 700, 1021
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,10 @@ class Ints(Column):
 
 class Longs(Column):
     """bigint[]"""
+
+
+class Floats(Column):
+    """real[]"""
 
 
 def _dumper(array: int, element: int, width: int) -> type[Dumper]:
@@ -66,3 +71,4 @@ def register(adapters: AdaptersMap) -> None:
     adapters.register_dumper(Uuids, _dumper(UUID_ARRAY, UUID, 16))
     adapters.register_dumper(Ints, _dumper(INT4_ARRAY, INT4, 4))
     adapters.register_dumper(Longs, _dumper(INT8_ARRAY, INT8, 8))
+    adapters.register_dumper(Floats, _dumper(FLOAT4_ARRAY, FLOAT4, 4))

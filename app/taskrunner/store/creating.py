@@ -20,13 +20,9 @@ BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, errors.ProgramLimitExceed
 async def insert_plain(connection: Connection, tasks: Sequence[NewTask]) -> list[Created]:
     """Write tasks without a unique key. Raises BadTask for the first one that the database refuses; then none is written."""
     try:
-        return await _insert(connection, tasks)
+        rows = await (await connection.execute(sql("create_tasks"), columns_of(tasks), binary=True)).fetchall()
     except BAD_DATA as error:
-        raise await _culprit(connection, tasks, error) from error
-
-
-async def _insert(connection: Connection, tasks: Sequence[NewTask]) -> list[Created]:
-    rows = await (await connection.execute(sql("create_tasks"), columns_of(tasks), binary=True)).fetchall()
+        raise await culprit(connection, tasks, error, "create_tasks") from error
     return [Created(*row) for row in rows]
 
 
@@ -65,14 +61,14 @@ def _array(words: Sequence[str]) -> str:
     return "{" + ",".join('"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"' for word in words) + "}"
 
 
-async def _culprit(connection: Connection, tasks: Sequence[NewTask], error: psycopg.Error) -> BadTask:
-    """Which task the database refused: halves are tried and rolled back."""
+async def culprit(connection: Connection, tasks: Sequence[NewTask], error: psycopg.Error, statement: str) -> BadTask:
+    """Which task the database refused: halves are tried with the ``statement`` and rolled back."""
     low, high = 0, len(tasks)
     while high - low > 1:
         middle = (low + high) // 2
         try:
             async with connection.transaction(force_rollback=True):
-                await _insert(connection, tasks[low:middle])
+                await connection.execute(sql(statement), columns_of(tasks[low:middle]))
         except BAD_DATA as first:
             high, error = middle, first
         else:

@@ -88,6 +88,11 @@ class Hints:
         self._next.cancels.add(session)
         self._wake.set()
 
+    def look(self) -> None:
+        """More changed than can be said: every scheduler is to look for itself."""
+        self._next.look = True
+        self._wake.set()
+
     def subscribe(self, listen: Listen) -> None:
         """Call ``listen`` for each hint that begins in this process."""
         self._listeners.append(listen)

@@ -32,7 +32,7 @@ class _Pool(AsyncConnectionPool[Connection]):
     arrival, and a loop that was told to stop would go on for ever.
     """
 
-    async def getconn(self, timeout: float | None = None) -> Connection:
+    async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109 — psycopg's own signature
         before = _cancellations()
         connection = await super().getconn(timeout)
         if _cancellations() > before:
@@ -67,7 +67,7 @@ async def open_pool(dsn: str) -> AsyncIterator[AsyncConnectionPool[Connection]]:
         kwargs=kwargs,
         min_size=1,
         max_size=12,
-        timeout=5,
+        timeout=2,
         max_waiting=2_000,
         configure=_configure,
         check=AsyncConnectionPool.check_connection,

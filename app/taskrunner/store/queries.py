@@ -17,7 +17,7 @@ SLOT = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A statement: ``moves`` are pairs of status words, with ``new`` where a task begins."""
+    """A statement: ``moves`` are pairs of status words, with ``new`` where a task begins and ``gone`` where it is deleted."""
 
     name: str
     moves: tuple[tuple[str, str], ...]

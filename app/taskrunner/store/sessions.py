@@ -2,7 +2,8 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from taskrunner.domain.task import Back, Lane
@@ -38,6 +39,13 @@ class Accepted:
     lost_epochs: bytes
 
 
+class Renewed(NamedTuple):
+    """A renewed lease: when, by the database's clock, and whether the worker is asked to drain."""
+
+    at: datetime
+    drain: bool
+
+
 class Sessions:
     """What the scheduler asks about workers, on a connection that it keeps for life. Raises Unavailable while the database is away."""
 
@@ -48,18 +56,18 @@ class Sessions:
         """Take the session on, on a new stream. None: it is dead, and the worker must begin another."""
         return await self._line.run(lambda connection: _hello(connection, who, lease))
 
-    async def renew(self, ids: Collection[UUID], *, lease: float) -> set[UUID]:
-        """Prolong these leases; the ids of those that still live."""
+    async def renew(self, ids: Collection[UUID], *, lease: float) -> dict[UUID, Renewed]:
+        """Prolong these leases; those that still live."""
         rows = await self._rows("renew_sessions", {"ids": [*ids], "lease": lease})
-        return {row[0] for row in rows}
+        return {row[0]: Renewed(row[1], row[2]) for row in rows}
 
     async def lose_stream(self, session: UUID, stream: int) -> None:
         """The session's Work stream of that number ended without Goodbye."""
         await self._line.run(lambda connection: connection.execute(sql("lose_stream"), {"id": session, "stream": stream}))
 
-    async def lose_beat(self, session: UUID) -> None:
-        """The session's Beat stream ended."""
-        await self._line.run(lambda connection: connection.execute(sql("lose_beat"), {"id": session}))
+    async def lose_beat(self, session: UUID, beat_at: datetime) -> None:
+        """The Beat stream ended that renewed the session then. Nothing, when another one has renewed it since."""
+        await self._line.run(lambda connection: connection.execute(sql("lose_beat"), {"id": session, "beat_at": beat_at}))
 
     async def close_session(self, session: UUID, stream: int) -> None:
         """The worker said Goodbye."""

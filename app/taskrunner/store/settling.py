@@ -9,7 +9,7 @@ from psycopg import errors
 
 from taskrunner.domain.task import Back, Lane
 from taskrunner.store import leaves
-from taskrunner.store.columns import Ints, Longs, Uuids
+from taskrunner.store.columns import Floats, Ints, Longs, Uuids
 from taskrunner.store.pool import Connection, Line
 from taskrunner.store.queries import sql
 
@@ -98,6 +98,11 @@ class Settling:
         await self._line.run(
             lambda c: c.execute(sql("start_tasks"), {"ids": Uuids(ids), "epochs": Longs(epochs)}, binary=True), writes=True
         )
+
+    async def progress(self, ids: bytes, epochs: bytes, fractions: bytes, messages: Sequence[str]) -> None:
+        """What the handlers of these say of themselves; of one that said more the last."""
+        parameters = {"ids": Uuids(ids), "epochs": Longs(epochs), "fractions": Floats(fractions), "messages": [*messages]}
+        await self._line.run(lambda c: c.execute(sql("note_progress"), parameters, binary=True), writes=True)
 
     async def settle(self, kind: Kind, batch: Batch) -> Settled:
         """Write the batch; durable when it returns. Safe to repeat: what ended so before counts as settled.

@@ -1,27 +1,29 @@
 """The store: what the API asks of the database, one method a statement."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from psycopg import errors
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
-from taskrunner.domain.errors import BadTask, Conflict
+from taskrunner.domain.errors import Conflict, Entangled, KeyInFlight, KeyReused
 from taskrunner.domain.lifecycle import FINISHED
-from taskrunner.domain.task import Count, Created, FailedAttempt, Lane, NewTask, Task, TaskFilter
+from taskrunner.domain.task import Answer, Count, Created, FailedAttempt, IdempotencyKey, Lane, NewTask, Task, TaskFilter
 from taskrunner.settings import Settings
-from taskrunner.store import leaves
+from taskrunner.store import keyed, leaves
+from taskrunner.store.columns import Uuids
+from taskrunner.store.creating import BAD_DATA, culprit, insert_plain
 from taskrunner.store.migrate import newest_version
 from taskrunner.store.notify import Hints
 from taskrunner.store.pool import Connection, Line, open_pool, translated
 from taskrunner.store.queries import sql
 
-BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, errors.ProgramLimitExceeded, errors.StatementTooComplex)
+_ATTEMPT = [field.name for field in fields(FailedAttempt)]
 
 
 @asynccontextmanager
@@ -47,6 +49,7 @@ class Store:
         self.hints = hints
         self.dsn = dsn
         self.settings = settings
+        self.settled: list[Callable[[bytes], None]] = []  # told the column of ids of each batch that this process settles
         self._ready = False
 
     async def ping(self) -> None:
@@ -68,19 +71,53 @@ class Store:
         return self._ready
 
     async def create(self, tasks: Sequence[NewTask]) -> list[Created]:
-        """Write ``tasks`` in one statement and one commit, and hint at them.
+        """Write ``tasks``, all or none, in one commit, and hint at them; without unique keys in one statement.
 
-        Raises BadTask for the first one that the database refuses (then none is written), OutcomeUnknown when the commit got no answer.
+        Raises BadTask for the first one that the database refuses, Conflict for one whose unique key forbids it (then none is written),
+        OutcomeUnknown when the commit got no answer.
+        """
+        if any(task.unique_key is not None for task in tasks):
+            return (await self.create_once(tasks, None)).created
+        with translated(writes=True):
+            async with self.pool.connection() as connection:
+                created = await insert_plain(connection, tasks)
+        self._hint(tasks, created)
+        return created
+
+    async def create_once(self, tasks: Sequence[NewTask], key: IdempotencyKey | None) -> Answer:
+        """As ``create``, or the answer that a request with this key got before. Raises KeyReused and KeyInFlight besides."""
+        with translated(writes=True):
+            async with self.pool.connection() as connection:
+                answer = await keyed.create_together(connection, tasks, key)
+        if not answer.replayed:
+            self._hint(tasks, answer.created)
+        return answer
+
+    async def create_each(self, requests: Sequence[keyed.Request], *, patient: bool = False) -> list[Answer | Conflict | KeyReused]:
+        """Requests of one task each, in one commit: what becomes of each of them.
+
+        Raises Entangled, unless ``patient``, when one of them keeps the others from being written.
         """
         with translated(writes=True):
             async with self.pool.connection() as connection:
                 try:
-                    created = await _insert(connection, tasks)
-                except BAD_DATA as error:
-                    raise await _culprit(connection, tasks, error) from error
+                    answers = await keyed.create_each(connection, requests, patient=patient)
+                except (*keyed.HELD_UP, *BAD_DATA, KeyInFlight) as error:
+                    if not patient:
+                        raise Entangled("a request of the batch holds up the others") from error
+                    if isinstance(error, BAD_DATA):
+                        raise await culprit(connection, [request.task for request in requests], error, "create_unique") from error
+                    raise
+        for (task, _), answer in zip(requests, answers, strict=True):
+            if isinstance(answer, Answer) and not answer.replayed:
+                self._hint([task], answer.created)
+        return answers
+
+    def _hint(self, tasks: Sequence[NewTask], created: Sequence[Created]) -> None:
         for task, made in zip(tasks, created, strict=True):
-            self.hints.lane(Lane(task.queue, task.task_type, task.priority), made.run_at, (made.run_at - made.created_at).total_seconds())
-        return created
+            if not made.deduplicated or task.on_conflict == "replace":
+                lane = Lane(task.queue, task.task_type, task.priority)
+                self.hints.lane(lane, made.run_at, (made.run_at - made.created_at).total_seconds())
 
     async def get(self, id: UUID) -> Task | None:  # noqa: A002 — the column's name
         """The task, wherever it is in its life."""
@@ -88,18 +125,32 @@ class Store:
             async with self.pool.connection() as connection, connection.cursor(row_factory=class_row(Task)) as cursor:
                 return await (await cursor.execute(sql("get_task"), {"id": id})).fetchone()
 
-    async def attempts(self, id: UUID) -> list[FailedAttempt]:  # noqa: A002
-        """The attempts of a task that did not succeed, oldest first."""
+    async def get_many(self, ids: Sequence[UUID]) -> list[Task]:
+        """Those of ``ids`` that there are, in any order. A batch is planned as it is: a plan from when the table was small would stay."""
+        if len(ids) == 1:
+            task = await self.get(ids[0])
+            return [] if task is None else [task]
         with translated():
-            async with self.pool.connection() as connection, connection.cursor(row_factory=class_row(FailedAttempt)) as cursor:
-                return await (await cursor.execute(sql("get_attempts"), {"id": id})).fetchall()
+            async with self.pool.connection() as connection, connection.cursor(row_factory=class_row(Task)) as cursor:
+                return await (await cursor.execute(sql("get_tasks"), {"ids": [*ids]}, prepare=False)).fetchall()
 
-    async def finished(self, ids: Sequence[UUID]) -> set[UUID]:
-        """Those of ``ids`` that are finished, or gone."""
+    async def attempts(self, ids: Sequence[UUID]) -> dict[UUID, list[FailedAttempt]]:
+        """The attempts of these tasks that did not succeed, oldest first, for each task that has any."""
+        found: dict[UUID, list[FailedAttempt]] = {}
         with translated():
             async with self.pool.connection() as connection:
-                rows = await (await connection.execute(sql("finished_tasks"), {"ids": [*ids]}, binary=True)).fetchall()
-        return {row[0] for row in rows}
+                rows = await (await connection.execute(sql("get_attempts"), {"ids": [*ids]}, prepare=False)).fetchall()
+        for id, *values in rows:  # noqa: A001 — the column's name
+            found.setdefault(id, []).append(FailedAttempt(**dict(zip(_ATTEMPT, values, strict=True))))
+        return found
+
+    async def finished(self, ids: bytes) -> bytes:
+        """Those of ``ids`` (a column) that are finished, or gone."""
+        with translated():
+            async with self.pool.connection() as connection:
+                row = await (await connection.execute(sql("finished_tasks"), {"ids": Uuids(ids)}, binary=True)).fetchone()
+        assert row is not None  # an aggregate
+        return bytes(row[0])
 
     async def counts(self) -> list[Count]:
         """Tasks by status: live ones as they are, finished ones within retention."""
@@ -113,7 +164,10 @@ class Store:
         None: there is none. Raises Conflict when it is finished.
         """
         for _ in range(3):  # it may be claimed or given back between the two statements
-            if await self._change("cancel_pending", id) is not None:
+            callback = await self._change("cancel_pending", id)
+            if callback is not None:
+                if callback[0] is not None:
+                    self.hints.lane(Lane(*callback[:3]), callback[3], 0.0)
                 return await self.get(id)
             held = await self._change("request_cancel", id)
             if held is not None:
@@ -168,47 +222,3 @@ class Store:
         with translated():
             async with self.pool.connection() as connection, connection.cursor(row_factory=class_row(Task)) as cursor:
                 return await (await cursor.execute(sql("list_tasks"), parameters, prepare=False)).fetchall()
-
-
-async def _insert(connection: Connection, tasks: Sequence[NewTask]) -> list[Created]:
-    rows = await (await connection.execute(sql("create_tasks"), _columns(tasks), binary=True)).fetchall()
-    return [Created(*row) for row in rows]
-
-
-def _columns(tasks: Sequence[NewTask]) -> dict[str, Any]:
-    return {
-        "task_types": [t.task_type for t in tasks],
-        "queues": [t.queue for t in tasks],
-        "priorities": [t.priority for t in tasks],
-        "payloads": [t.payload for t in tasks],
-        "run_ats": _sparse([t.run_at for t in tasks]),
-        "delays": _sparse([t.delay for t in tasks]),
-        "max_attempts": _sparse([t.max_attempts for t in tasks]),
-        "timeouts": _sparse([t.timeout for t in tasks]),
-        "tags": _sparse([_array(t.tags) if t.tags else None for t in tasks]),
-    }
-
-
-def _sparse(values: list[Any]) -> list[Any] | None:
-    """A column, or nothing where all of it is empty."""
-    return values if any(value is not None for value in values) else None
-
-
-def _array(words: Sequence[str]) -> str:
-    """PostgreSQL's text form of an array: arrays of arrays of different lengths are not to be had."""
-    return "{" + ",".join('"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"' for word in words) + "}"
-
-
-async def _culprit(connection: Connection, tasks: Sequence[NewTask], error: psycopg.Error) -> BadTask:
-    """Which task the database refused: halves are tried and rolled back."""
-    low, high = 0, len(tasks)
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            async with connection.transaction(force_rollback=True):
-                await _insert(connection, tasks[low:middle])
-        except BAD_DATA as first:
-            high, error = middle, first
-        else:
-            low = middle
-    return BadTask(low, (error.diag.message_primary or str(error)).split("\n", 1)[0])

@@ -8,6 +8,9 @@ from taskrunner.store import leaves
 from taskrunner.store.pool import Connection, translated
 from taskrunner.store.queries import sql
 
+BATCH = 1_000
+KEPT = 86_400.0  # seconds that an idempotency key counts
+
 
 class Upkeep:
     """Passes over the tables. Each raises Unavailable while the database is away or busy."""
@@ -34,6 +37,19 @@ class Upkeep:
         with translated():
             async with self._pool.connection() as connection:
                 await connection.execute(sql("sum_tally"))
+
+    async def expire(self) -> int:
+        """Fail waiting tasks whose ``expires_at`` has passed, a batch of them; how many."""
+        with translated():
+            async with self._pool.connection() as connection:
+                rows = await leaves.with_leaves(connection, sql("expire_tasks"), {"limit": BATCH})
+        return int(rows[0][0])
+
+    async def forget_keys(self) -> int:
+        """Delete a batch of idempotency keys that are a day old; how many."""
+        with translated():
+            async with self._pool.connection() as connection:
+                return (await connection.execute(sql("forget_keys"), {"age": KEPT, "limit": BATCH})).rowcount
 
     async def forget_sessions(self) -> None:
         """Delete sessions that have been dead for an hour and hold nothing."""

@@ -1,17 +1,24 @@
 """Attempts as they wait and as they run."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from enum import Enum, auto
 from itertools import repeat
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
+from pydantic import TypeAdapter, ValidationError
+
+from taskrunner.domain.retry import Backoff, backoff
 from taskrunner.sdk import Context, Handler, Isolation
+from taskrunner.settings import Settings
 from taskrunner.wire.columns import EPOCH, ID, floats, ints, longs, split
 from taskrunner.wire.pb.taskrunner.v1 import Tasks
 
 NULL = b"null"
+NO_BACKOFF = Backoff()
+BACKOFF = TypeAdapter(Backoff)
 
 
 class Kind(NamedTuple):
@@ -23,8 +30,9 @@ class Kind(NamedTuple):
     arrived: float
 
 
-# One waiting attempt: kind, id, epoch, attempt, max_attempts, timeout, run_at, payload. A tuple: a busy worker makes 100,000 a second.
-Waiting: TypeAlias = tuple[Kind, bytes, bytes, int, int, float, int, bytes]
+# One waiting attempt: kind, id, epoch, attempt, max_attempts, timeout, run_at, payload, and its own backoff as JSON, if it has one.
+# A tuple: a busy worker makes 100,000 a second.
+Waiting: TypeAlias = tuple[Kind, bytes, bytes, int, int, float, int, bytes, bytes]
 
 
 def unpack(tasks: Tasks, handler: Handler, now: float) -> list[Waiting]:
@@ -40,6 +48,7 @@ def unpack(tasks: Tasks, handler: Handler, now: float) -> list[Waiting]:
         floats(tasks.timeouts),
         longs(tasks.run_ats),
         tasks.payloads or repeat(NULL, len(ids)),
+        tasks.backoffs or repeat(b"", len(ids)),
         strict=True,
     )
     return list(columns)
@@ -69,7 +78,7 @@ class Running:
 
     def __init__(self, entry: Waiting, began: float, task: asyncio.Task[None] | None = None) -> None:
         self.entry = entry
-        self.kind, self.id, self.epoch, _, _, self.timeout, _, _ = entry
+        self.kind, self.id, self.epoch, _, _, self.timeout, _, _, _ = entry
         self.began = began
         self.task = task
         self.kill: Callable[[Why], None] | None = None  # called from the loop
@@ -107,9 +116,9 @@ class Running:
             self.timer = None
 
 
-def context_of(entry: Waiting, cancelled: Callable[[], bool] = bool) -> Context:
+def context_of(entry: Waiting, report: Callable[[bytes, bytes, float, str], None], cancelled: Callable[[], bool] = bool) -> Context:
     """What the handler is told about the attempt."""
-    kind, id_, _, attempt, max_attempts, timeout, run_at, _ = entry
+    kind, id_, epoch, attempt, max_attempts, timeout, run_at, _, _ = entry
     return Context(
         id=id_,
         task_type=kind.task_type,
@@ -119,4 +128,23 @@ def context_of(entry: Waiting, cancelled: Callable[[], bool] = bool) -> Context:
         timeout=timeout,
         run_at=run_at,
         cancelled=cancelled,
+        epoch=epoch,
+        report=report,
     )
+
+
+def delay_of(entry: Waiting, settings: Settings) -> float:
+    """Seconds until the attempt is made again: as the task says, else its handler, else the settings."""
+    handler, attempt, raw = entry[0].handler, entry[3], entry[8]
+    own = _backoff(raw) if raw else NO_BACKOFF
+    base = own.base or handler.backoff_base or settings.backoff_base
+    cap = own.cap or handler.backoff_cap or settings.backoff_cap
+    return backoff(attempt, base=base, cap=cap, uniform=random.uniform, kind=own.kind)
+
+
+def _backoff(raw: bytes) -> Backoff:
+    """What the task says. The failure path must not be able to fail: what cannot be read is not there."""
+    try:
+        return BACKOFF.validate_json(raw)
+    except ValidationError:
+        return NO_BACKOFF

@@ -40,6 +40,7 @@ class Bearers:
     renewed: Callable[[bytes, float], None]  # session, trusted until (monotonic)
     cancel: Callable[[bytes, set[bytes]], None]  # session, keys
     over: Callable[[bytes], None]  # session
+    drain: Callable[[], None]
 
 
 class Beat:
@@ -133,37 +134,52 @@ class Beat:
             Channel(place.host, place.port) as channel,
             StreamStreamMethod(channel, METHOD, BeatRequest, BeatReply).open() as stream,
         ):
-            while not self._closed and self._served is served:
-                began = time.monotonic()
-                reply = await self._ask(stream, served)
-                answered.set()
-                self._trouble = ""
-                if reply.over and self._served is served:
-                    self._served = None
-                else:
-                    await self._pause(began + served.beat - time.monotonic())
+            await stream.send_request()
+            reply = self._receive(stream)
+            try:
+                while not self._closed and self._served is served:
+                    began = time.monotonic()
+                    await self._ask(stream, served, reply)
+                    answered.set()
+                    self._trouble = ""
+                    reply = self._receive(stream)  # while we pause, too: a stream that breaks is to be noticed at once
+                    if self._served is served:
+                        await self._pause(began + served.beat - time.monotonic())
+                    if reply.done():
+                        await reply
+                        raise EOFError("the scheduler ended the stream")
+            finally:
+                reply.cancel()
             if answered.is_set():
                 await _finish(stream)
 
-    async def _ask(self, stream: Stream[BeatRequest, BeatReply], served: Served) -> BeatReply:
+    def _receive(self, stream: Stream[BeatRequest, BeatReply]) -> asyncio.Task[BeatReply | None]:
+        reply = asyncio.ensure_future(stream.recv_message())
+        reply.add_done_callback(lambda _: self._bell.set())
+        return reply
+
+    async def _ask(self, stream: Stream[BeatRequest, BeatReply], served: Served, answer: asyncio.Task[BeatReply | None]) -> None:
         """One beat. Raises TimeoutError when the answer takes longer than a beat."""
         lag = await self._lag(served.beat)
         sent = time.monotonic()
         try:
             async with asyncio.timeout(served.beat):
                 await stream.send_message(BeatRequest(session=served.session, lag=lag))
-                reply = await stream.recv_message()
+                reply = await answer
         except TimeoutError:
             raise TimeoutError(f"nothing came within {served.beat:g} seconds") from None
         if reply is None:
             raise EOFError("the scheduler ended the stream")
+        self._bell.clear()
         if reply.over:
+            self._served = None if self._served is served else self._served
             self._tell(self._bearers.over, served.session)
         else:
             self._tell(self._bearers.renewed, served.session, sent + TRUST * served.lease)
+        if reply.drain:
+            self._tell(self._bearers.drain)
         if reply.cancel_ids:
             self._tell(self._bearers.cancel, served.session, keys(reply.cancel_ids, reply.cancel_epochs))
-        return reply
 
     async def _lag(self, beat: float) -> float:
         """Seconds by which the worker's loop is late; 0 when it answers promptly."""

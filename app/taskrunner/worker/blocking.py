@@ -13,6 +13,7 @@ from taskrunner.worker.calls import Ending, call_plain
 from taskrunner.worker.children import Children
 
 End = Callable[[Running, Ending], None]
+Report = Callable[[bytes, bytes, float, str], None]
 
 
 class Blocking:
@@ -25,16 +26,16 @@ class Blocking:
         self._most = most
         self._children = children
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[tuple[Running, End] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Running, End, Report] | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._count = 0
 
-    def start(self, one: Running, end: End) -> None:
-        """Run the attempt's handler in a thread, and call ``end`` on the loop when it is done."""
+    def start(self, one: Running, end: End, report: Report) -> None:
+        """Run the attempt's handler in a thread, and call ``end`` on the loop when it is done; ``report`` in the thread meanwhile."""
         if one.kind.handler.isolation is Isolation.PROCESS:
             one.kill = partial(self._children.kill, one)
             self._children.prune_later()
-        self._queue.put((one, end))
+        self._queue.put((one, end, report))
         if not self._idle.acquire(blocking=False) and self._count < self._most:
             self._count += 1
             threading.Thread(target=self._work, name=f"handler-{self._count}", daemon=True).start()
@@ -51,12 +52,12 @@ class Blocking:
             del job  # an idle thread holds nobody's payload
             self._idle.release()
 
-    def _do(self, one: Running, end: End) -> None:
+    def _do(self, one: Running, end: End, report: Report) -> None:
         handler = one.kind.handler
         if handler.isolation is Isolation.PROCESS:
-            ending = self._children.run(one)
+            ending = self._children.run(one, report)
         else:
-            ending = Variables().run(call_plain, handler, context_of(one.entry, one.should_stop), one.entry[7])
+            ending = Variables().run(call_plain, handler, context_of(one.entry, report, one.should_stop), one.entry[7])
         try:
             self._loop.call_soon_threadsafe(end, one, ending)
         except RuntimeError:

@@ -16,6 +16,7 @@ from taskrunner.wire.pb.taskrunner.v1 import Outcome
 
 MOST_RESULT = 1 << 20  # bytes of JSON
 MOST_ERROR = 2_000  # characters
+MOST_MESSAGE = 500  # characters of progress
 MOST_TRACEBACK = 8_192  # bytes
 
 OURS = str(Path(__file__).parent)

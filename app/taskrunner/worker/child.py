@@ -13,7 +13,7 @@ from typing import Any
 
 from taskrunner.sdk import Context, Handler
 from taskrunner.worker import frames
-from taskrunner.worker.calls import Ending, call_plain, failed, read_payload, succeeded
+from taskrunner.worker.calls import MOST_MESSAGE, Ending, call_plain, clean, failed, read_payload, succeeded
 from taskrunner.worker.loading import import_handlers
 
 Jobs = queue.SimpleQueue[tuple[dict[str, Any], bytes]]
@@ -31,9 +31,31 @@ def main() -> None:
     with asyncio.Runner() as runner:
         while True:
             job, payload = jobs.get()
-            ending = _run(runner, handlers[job["task_type"]], job, payload)
+            voice = Voice(sock)
+            ending = _run(runner, handlers[job["task_type"]], job, payload, voice)
+            voice.close()
             header = {"outcome": ending.outcome, "error": ending.error, "traceback": ending.traceback, "delay": ending.delay}
             frames.send(sock, header, ending.result)
+
+
+class Voice:
+    """Tells the worker how far an attempt is, from any thread, until the attempt is over."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._turn = threading.Lock()
+        self._open = True
+
+    def report(self, _id: bytes, _epoch: bytes, fraction: float, message: str) -> None:
+        """As the worker's own."""
+        with self._turn:
+            if self._open:
+                frames.send(self._sock, {"progress": fraction, "message": clean(message, MOST_MESSAGE)})
+
+    def close(self) -> None:
+        """A thread that the handler left behind is not heard any more."""
+        with self._turn:
+            self._open = False
 
 
 def _read(sock: socket.socket, jobs: Jobs) -> None:
@@ -45,7 +67,7 @@ def _read(sock: socket.socket, jobs: Jobs) -> None:
         os.killpg(0, signal.SIGKILL)  # our group: us, and what the handler has started
 
 
-def _run(runner: asyncio.Runner, handler: Handler, job: dict[str, Any], payload: bytes) -> Ending:
+def _run(runner: asyncio.Runner, handler: Handler, job: dict[str, Any], payload: bytes, voice: Voice) -> Ending:
     ctx = Context(
         id=bytes.fromhex(job["id"]),
         task_type=job["task_type"],
@@ -54,6 +76,7 @@ def _run(runner: asyncio.Runner, handler: Handler, job: dict[str, Any], payload:
         max_attempts=job["max_attempts"],
         timeout=job["timeout"],
         run_at=job["run_at"],
+        report=voice.report,
     )
     if not inspect.iscoroutinefunction(handler.function):
         return Variables().run(call_plain, handler, ctx, payload)

@@ -9,14 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from taskrunner.wire.pb.taskrunner.v1 import Outcome
 from taskrunner.worker import frames
 from taskrunner.worker.attempts import Running, Waiting, Why
 from taskrunner.worker.calls import Ending
 
+Report = Callable[[bytes, bytes, float, str], None]
 IDLE = 60.0  # seconds after which an unused child is ended
 MERCY = 1.0  # seconds between SIGTERM and SIGKILL
 LOOK = 1_000  # milliseconds between two looks at a silent child: something that it started may hold its socket open after its death
@@ -42,18 +44,24 @@ class Child:
         with self._reaping:
             return self._process.poll() is None
 
-    def run(self, entry: Waiting) -> Ending:
-        """Let the child run one attempt. Raises EOFError or OSError when it dies. Blocks."""
-        kind, id_, _, attempt, max_attempts, timeout, run_at, payload = entry
+    def run(self, entry: Waiting, report: Report) -> Ending:
+        """Let the child run one attempt, and ``report`` its progress. Raises EOFError or OSError when it dies. Blocks."""
+        kind, id_, epoch, attempt, max_attempts, timeout, run_at, payload, _ = entry
         job = {"task_type": kind.task_type, "queue": kind.queue, "id": id_.hex(), "run_at": run_at}
         frames.send(self._sock, {**job, "attempt": attempt, "max_attempts": max_attempts, "timeout": timeout}, payload)
+        said, result = self._receive()
+        while "outcome" not in said:
+            report(id_, epoch, said["progress"], said["message"])
+            said, result = self._receive()
+        return Ending(Outcome(said["outcome"]), result, said["error"], said["traceback"], said["delay"])
+
+    def _receive(self) -> tuple[dict[str, Any], bytes]:
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         while not poll.poll(LOOK):
             if not self.alive:
                 raise EOFError("the child is gone")
-        said, result = frames.receive(self._sock)
-        return Ending(Outcome(said["outcome"]), result, said["error"], said["traceback"], said["delay"])
+        return frames.receive(self._sock)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the child and to what it started, unless it has ended."""
@@ -84,7 +92,7 @@ class Children:
         self._busy: dict[Running, Child] = {}
         self._pruning: asyncio.TimerHandle | None = None
 
-    def run(self, one: Running) -> Ending:
+    def run(self, one: Running, report: Report) -> Ending:
         """Run the attempt in a child, which is killed if the attempt does not end as it should. Blocks."""
         try:
             child = self._take()
@@ -92,7 +100,7 @@ class Children:
             return Ending(Outcome.RETRY, error=f"a child process could not be started: {error}")
         self._busy[one] = child
         try:
-            ending = child.run(one.entry) if one.asked is None else None
+            ending = child.run(one.entry, report) if one.asked is None else None
         except (EOFError, OSError):
             return Ending(Outcome.RETRY, error=_death(child.end()))
         finally:

@@ -14,6 +14,7 @@ from taskrunner.worker.session import Session
 
 METHOD = "/taskrunner.v1.Scheduler/Work"
 HANDSHAKE = 5.0  # seconds from the first byte to Welcome
+SILENT_BEATS = 3  # a scheduler that says nothing for so long hangs, or the network does: its worker goes elsewhere
 LAST_WORDS = 1.0  # seconds that a scheduler has to end a stream that we leave
 
 Work = Stream[WorkerMessage, SchedulerMessage]
@@ -33,6 +34,8 @@ class Conversation:
         self._welcomed = welcomed
         self._reason: str | None = None  # why we leave
         self._patience: asyncio.Timeout | None = None
+        self._beat = HANDSHAKE  # seconds between two signs of life
+        self._heard = 0  # messages
 
     async def hold(self, place: Place) -> None:
         """Talk until the stream ends: raises Parted or what broke it, in a group."""
@@ -66,8 +69,10 @@ class Conversation:
                 self._patience.reschedule(None)
                 if self._reason is not None:
                     self._cut_after(LAST_WORDS)
+                watch = group.create_task(self._watch(), name="work watch")
                 writer = group.create_task(self._write(stream), name="work writer")
                 while (message := await stream.recv_message()) is not None:
+                    self._heard += 1
                     if message.goodbye is not None:
                         self.leave(message.goodbye.reason or "the scheduler stops")
                     else:
@@ -80,11 +85,22 @@ class Conversation:
             self._patience = None
         if self._reason is None:
             writer.cancel()
+            watch.cancel()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORDS):
                     await stream.end()
                     await stream.recv_trailing_metadata()  # raises what the scheduler had to say
         raise Parted(self._reason or "the scheduler ended the stream")
+
+    async def _watch(self) -> None:
+        """Raise TimeoutError when nothing is heard for too long; not when it was our own loop that did not listen."""
+        while self._reason is None:
+            heard = self._heard
+            await asyncio.sleep(SILENT_BEATS * self._beat)
+            if self._heard == heard:
+                await asyncio.sleep(self._beat / 2)
+            if self._heard == heard and self._reason is None:
+                raise TimeoutError("the scheduler is silent")
 
     async def _shake_hands(self, stream: Work) -> None:
         sent = time.monotonic()
@@ -96,6 +112,7 @@ class Conversation:
             raise EOFError("the scheduler did not begin with Welcome")
         if not self._session.welcomed(message.welcome, sent):
             raise Parted("the session is over")
+        self._beat = message.welcome.beat or self._beat
         self._welcomed(message.welcome)
 
     async def _write(self, stream: Work) -> None:

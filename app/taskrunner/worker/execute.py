@@ -22,6 +22,7 @@ from taskrunner.worker.blocking import Blocking
 from taskrunner.worker.calls import Ending, failed, read_payload, succeeded
 from taskrunner.worker.floor import CANCELLED, Floor
 from taskrunner.worker.outbox import Outbox
+from taskrunner.worker.progress import Reporter
 
 SLICE = 0.005  # seconds of inline work before the loop gets its turn
 MOST_UNCONFIRMED = 20_000  # outcomes; beyond it nothing is started
@@ -32,7 +33,8 @@ RELEASED = Ending(Outcome.RELEASED)
 class Executor:
     """Starts what waits while it may. Every attempt that it was given ends in the outbox, unless it was lost."""
 
-    def __init__(self, *, settings: Settings, group: asyncio.TaskGroup, outbox: Outbox, blocking: Blocking) -> None:
+    def __init__(self, *, settings: Settings, group: asyncio.TaskGroup, outbox: Outbox, blocking: Blocking, reporter: Reporter) -> None:
+        self._report = reporter.report
         self._slots = settings.slots
         self._group = group
         self._outbox = outbox
@@ -143,11 +145,11 @@ class Executor:
             entry = self._waiting.popleft()
             handler = entry[0].handler
             if handler.isolation is not Isolation.LOOP:
-                self._blocking.start(self.floor.begin(entry, now), self.floor.end)
+                self._blocking.start(self.floor.begin(entry, now), self.floor.end, self._report)
                 continue
             began = now
             try:
-                coroutine = handler.function(context_of(entry), read_payload(handler, entry[7]))
+                coroutine = handler.function(context_of(entry, self._report), read_payload(handler, entry[7]))
                 pending = coroutine.send(None)
             except StopIteration as stop:
                 now = time.monotonic()

@@ -1,17 +1,15 @@
 """The shop floor: attempts whose handler runs, their deadlines, and how each of them ends."""
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 from itertools import takewhile
 
 import structlog
 
-from taskrunner.domain.retry import backoff
 from taskrunner.settings import Settings
 from taskrunner.wire.pb.taskrunner.v1 import Outcome
-from taskrunner.worker.attempts import Running, Waiting, Why
+from taskrunner.worker.attempts import Running, Waiting, Why, delay_of
 from taskrunner.worker.calls import Ending
 from taskrunner.worker.outbox import Outbox
 
@@ -93,12 +91,9 @@ class Floor:
 
     def settle(self, entry: Waiting, ending: Ending, seconds: float) -> None:
         """Send how an attempt ended, ``seconds`` after its start."""
-        kind, id_, epoch, attempt, *_ = entry
         if ending.outcome is Outcome.RETRY and ending.delay is None:
-            base = kind.handler.backoff_base or self._settings.backoff_base
-            cap = kind.handler.backoff_cap or self._settings.backoff_cap
-            ending = ending._replace(delay=backoff(attempt, base=base, cap=cap, uniform=random.uniform))
-        self._outbox.add(id_, epoch, ending, seconds)
+            ending = ending._replace(delay=delay_of(entry, self._settings))
+        self._outbox.add(entry[1], entry[2], ending, seconds)
 
     def _report(self, one: Running, ending: Ending) -> None:
         one.clear_timer()

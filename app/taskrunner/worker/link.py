@@ -54,7 +54,8 @@ class Link:
         while not self._closed:
             if tries:
                 await asyncio.sleep(random.uniform(0, min(CAP, BASE * 2**tries)))  # noqa: S311 — jitter
-            tries = 0 if await self._visit() >= STABLE else tries + 1
+            lasted = await self._visit()
+            tries = 0 if lasted >= STABLE else 1 if lasted else tries + 1
 
     def close(self) -> None:
         """Part for good."""

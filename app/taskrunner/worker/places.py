@@ -9,7 +9,19 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from h2.exceptions import H2Error
 
 # What a broken or foreign peer can cause. uvloop says RuntimeError for a write to a transport that has just closed.
-BROKEN = (OSError, EOFError, GRPCError, StreamTerminatedError, ProtocolError, H2Error, ValueError, AssertionError, RuntimeError)
+# AttributeError: a connection of grpclib that is closed while it shakes hands has lost its transport.
+BROKEN = (
+    OSError,
+    EOFError,
+    GRPCError,
+    StreamTerminatedError,
+    ProtocolError,
+    H2Error,
+    ValueError,
+    AssertionError,
+    RuntimeError,
+    AttributeError,
+)
 
 
 class Place(NamedTuple):

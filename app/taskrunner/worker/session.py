@@ -16,6 +16,7 @@ from taskrunner.worker.blocking import Blocking
 from taskrunner.worker.execute import RELEASED, Executor
 from taskrunner.worker.flow import SLOW, Flow
 from taskrunner.worker.outbox import Outbox
+from taskrunner.worker.progress import Reporter
 
 log = structlog.get_logger()
 
@@ -35,7 +36,8 @@ class Session:
         self.id = uuid.uuid4().bytes
         self.wake = asyncio.Event()
         self.outbox = Outbox(self.wake.set)
-        self.executor = Executor(settings=settings, group=group, outbox=self.outbox, blocking=blocking)
+        self.reporter = Reporter(self.wake.set)
+        self.executor = Executor(settings=settings, group=group, outbox=self.outbox, blocking=blocking, reporter=self.reporter)
         self.flow = Flow(executor=self.executor, outbox=self.outbox, wake=self.wake.set)
         self._resumed = False
         self._said = (0, 0)  # the capacity, on this stream
@@ -77,6 +79,8 @@ class Session:
         if running := self.executor.floor.take_untold(time.monotonic() - SLOW):
             ids, epochs = b"".join(one.id for one in running), b"".join(one.epoch for one in running)
             yield WorkerMessage(started=Started(ids=ids, epochs=epochs))
+        if (progress := self.reporter.take(self.executor.floor.running)) is not None:
+            yield WorkerMessage(progress=progress)
         while (message := self.outbox.next()) is not None:
             yield message
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -79,6 +80,7 @@ class Shop:
         self._session = session
         self._place = place
         self._health = health
+        self._asked_to_drain = False
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._link = Link(
             addresses=addresses,
@@ -89,7 +91,7 @@ class Shop:
             begun=self._on_welcome,
             changed=self._on_change,
         )
-        self._beat = Beat(addresses, Bearers(renewed=session.renewed, cancel=session.cancel, over=self._link.over))
+        self._beat = Beat(addresses, Bearers(renewed=session.renewed, cancel=session.cancel, over=self._link.over, drain=self._drain_once))
 
     async def serve(self, group: asyncio.TaskGroup, outside: Outside) -> None:
         """Serve until ``outside.stop``, then drain."""
@@ -129,6 +131,12 @@ class Shop:
     def _on_welcome(self, welcome: Welcome) -> None:
         beat, lease = welcome.beat or self._settings.beat, welcome.lease or self._settings.lease
         self._beat.serve(Served(self._session.id, beat, lease))
+
+    def _drain_once(self) -> None:
+        """A scheduler passes on that we are to drain: as SIGTERM, and only one, because a second one would not wait."""
+        if not self._asked_to_drain:
+            self._asked_to_drain = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _on_change(self) -> None:
         self._health.set(self._link.connected is not None and not self._session.executor.stopped)

@@ -18,6 +18,7 @@ due as materialized (
     where t.queue = l.queue and t.task_type = l.task_type and t.priority = l.priority
       and t.status = 'PENDING' and t.key is null and not t.blocked and t.crashes = 0
       and t.run_at <= now() and (t.run_at, t.id) > (l.from_at, l.from_id)
+      and (t.expires_at is null or t.expires_at > now() or t.attempt > 0)
     order by t.run_at, t.id limit l.n for no key update skip locked) t
   limit (select n from seats)),
 numbered as (select lane::int as lane, id, (row_number() over ())::int as seat from due),
@@ -28,11 +29,12 @@ taken as (
     max_attempts = coalesce(t.max_attempts, (%(max_attempts)b::int[])[n.lane]), timeout = coalesce(t.timeout, (%(timeouts)b::real[])[n.lane]),
     updated_at = now()
   from numbered n, seats s where t.id = n.id
-  returning n.lane, t.session, t.id, t.epoch, t.attempt, t.max_attempts, t.timeout, t.run_at, t.payload)
+  returning n.lane, t.session, t.id, t.epoch, t.attempt, t.max_attempts, t.timeout, t.run_at, t.payload, t.backoff)
 select t.lane, t.session, m.mark_at, m.mark_id, count(*)::int as n,
   string_agg(uuid_send(t.id), '') as ids, string_agg(int8send(t.epoch), '') as epochs, string_agg(int4send(t.attempt), '') as attempts,
   string_agg(int4send(t.max_attempts), '') as max_attempts, string_agg(float4send(t.timeout), '') as timeouts,
-  string_agg(timestamptz_send(t.run_at), '') as run_ats, array_agg(convert_to(t.payload::text, 'UTF8')) as payloads
+  string_agg(timestamptz_send(t.run_at), '') as run_ats, array_agg(convert_to(t.payload::text, 'UTF8')) as payloads,
+  jsonb_object_agg(t.id, t.backoff) filter (where t.backoff is not null)::text as backoffs
 from taken t join marks m using (lane) group by t.lane, t.session, m.mark_at, m.mark_id
 
 -- name: claim_suspects
@@ -46,17 +48,18 @@ with seats as materialized (
 due as materialized (
   select t.id from tasks_live t
   where t.task_type = any(%(task_types)b::text[]) and (%(queues)b::text[] is null or t.queue = any(%(queues)b::text[]))
-    and t.status = 'PENDING' and t.key is null and not t.blocked and t.crashes > 0 and t.run_at <= now()
+    and t.queue <> all(%(closed)b::text[]) and t.status = 'PENDING' and t.key is null and not t.blocked and t.crashes > 0 and t.run_at <= now()
   order by t.run_at, t.id limit (select n from seats) for no key update skip locked),
 numbered as (select id, (row_number() over ())::int as seat from due),
 taken as (
   update tasks_live t
   set status = 'QUEUED', session = s.sessions[n.seat], stream = s.streams[n.seat], epoch = t.epoch + 1, attempt = t.attempt + 1, updated_at = now()
   from numbered n, seats s where t.id = n.id
-  returning t.session, t.queue, t.task_type, t.id, t.epoch, t.attempt, t.max_attempts, t.timeout, t.run_at, t.payload)
+  returning t.session, t.queue, t.task_type, t.id, t.epoch, t.attempt, t.max_attempts, t.timeout, t.run_at, t.payload, t.backoff)
 select session, queue, task_type, uuid_send(id) as ids, int8send(epoch) as epochs, int4send(attempt) as attempts,
   int4send(max_attempts) as max_attempts, float4send(timeout) as timeouts, timestamptz_send(run_at) as run_ats,
-  array[convert_to(payload::text, 'UTF8')] as payloads
+  array[convert_to(payload::text, 'UTF8')] as payloads,
+  case when backoff is not null then jsonb_build_object(id, backoff)::text end as backoffs
 from taken
 
 -- name: find_lanes
@@ -88,6 +91,7 @@ cross join lateral (
   where t.queue = l.queue and t.task_type = l.task_type and t.priority = l.priority
     and t.status = 'PENDING' and t.key is null and not t.blocked and t.crashes = 0
     and (t.run_at, t.id) > (l.from_at, l.from_id)
+    and (t.expires_at is null or t.expires_at > now() or t.attempt > 0)
   order by t.run_at, t.id limit 1) t
 
 -- name: sweep_lanes

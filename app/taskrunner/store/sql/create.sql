@@ -43,8 +43,8 @@ with {asked},
 found as materialized (
   select t.id as holder, a.* from asked a join tasks_live t on t.unique_key = a.unique_key and t.unique_key is not null
   where t.status = 'PENDING' order by t.id for no key update of t)
-update tasks_live t set task_type = f.task_type, queue = f.queue, priority = f.priority, payload = f.payload::jsonb,
-  run_at = coalesce(f.run_at, f.now + coalesce(f.delay, 0) * interval '1 second'), max_attempts = f.max_attempts, timeout = f.timeout,
+update tasks_live t set run_at = coalesce(f.run_at, f.now + coalesce(f.delay, 0) * interval '1 second'),
+  task_type = f.task_type, queue = f.queue, priority = f.priority, payload = f.payload::jsonb, max_attempts = f.max_attempts, timeout = f.timeout,
   tags = coalesce(f.tags::text[], '{}'), expires_at = f.expires_at, backoff = f.backoff::jsonb, metadata = f.metadata::jsonb,
   traceparent = f.traceparent, callback_url = f.callback_url, attempt = 0, crashes = 0, error = null, progress = null, progress_message = null,
   updated_at = clock_timestamp()
@@ -95,7 +95,7 @@ delete from idempotency_keys where key = any(array(
 
 -- name: list_gates
 -- Those that are closed, and the seconds for which they stay so: infinity for a pause.
-select scope, name, closed_until, case when closed_until = 'infinity' then 'infinity' else extract(epoch from closed_until - clock_timestamp())::float8 end as seconds
+select scope, name, case when closed_until = 'infinity' then 'infinity' else extract(epoch from closed_until - clock_timestamp())::float8 end
 from gates where closed_until > clock_timestamp() order by scope, name
 
 -- name: close_gate

@@ -14,22 +14,26 @@ where id = %(id)s and status = 'LIVE' returning stream
 -- name: restamp_tasks
 -- What Hello names takes the new stream; what is not there any more is lost to the session.
 with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id),
+held as materialized (
+  select t.id, t.epoch from d join tasks_live t on t.id = d.id and t.epoch = d.epoch and t.session = %(id)s
+  order by t.id for no key update of t),
 ours as (
-  update tasks_live t set stream = %(stream)s from d
-  where t.id = d.id and t.epoch = d.epoch and t.session = %(id)s
+  update tasks_live t set stream = %(stream)s from held h
+  where t.id = h.id and t.epoch = h.epoch and t.session = %(id)s
   returning t.id)
 select coalesce(string_agg(uuid_send(d.id), ''), '') as ids, coalesce(string_agg(int8send(d.epoch), ''), '') as epochs from d
 where not exists (select from ours o where o.id = d.id)
 
 -- name: renew_sessions
-update sessions set lease_until = clock_timestamp() + %(lease)s * interval '1 second', beat_lost_at = null
-where id = any(%(ids)b::uuid[]) and status = 'LIVE' returning id
+update sessions set lease_until = clock_timestamp() + %(lease)s * interval '1 second', beat_at = clock_timestamp(), beat_lost_at = null
+where id = any(%(ids)b::uuid[]) and status = 'LIVE' returning id, beat_at, drain_requested_at is not null
 
 -- name: lose_stream
 update sessions set stream_lost_at = clock_timestamp() where id = %(id)s and stream = %(stream)s and status = 'LIVE'
 
 -- name: lose_beat
-update sessions set beat_lost_at = clock_timestamp() where id = %(id)s and status = 'LIVE'
+-- Unless another scheduler has renewed it since.
+update sessions set beat_lost_at = clock_timestamp() where id = %(id)s and status = 'LIVE' and beat_at = %(beat_at)s
 
 -- name: end_sessions
 -- Dead: silent for a lease, or with both connections broken for half a second. A lease from too far in the future is one from before the
@@ -67,7 +71,8 @@ noted as (
   select id, epoch, attempt, 'LOST', new_error, worker from lost where not unstarted),
 back as (
   update tasks_live t set status = 'PENDING', session = null, stream = null, attempt = t.attempt - l.unstarted::int,
-    crashes = t.crashes + (not l.unstarted)::int, error = case when l.unstarted then t.error else l.new_error end, updated_at = clock_timestamp()
+    crashes = t.crashes + (not l.unstarted)::int, error = case when l.unstarted then t.error else l.new_error end,
+    progress = null, progress_message = null, updated_at = clock_timestamp()
   from lost l where t.id = l.id and t.epoch = l.epoch and l.new_status = 'PENDING'
   returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key),
 gone as (
@@ -76,15 +81,20 @@ gone as (
 {ending}
 select (select count(*) from lost) as n, b.* from (select) one
 left join (select queue, task_type, priority, min(run_at) as run_at,
-  min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority) b on true
+  min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority
+  union all {callbacks}) b on true
 
 -- name: release_claims
 -- moves: QUEUED -> PENDING
 -- Claims of which this scheduler wrote no byte to the worker.
 with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id),
+held as materialized (
+  select t.id, t.epoch from d join tasks_live t on t.id = d.id and t.epoch = d.epoch
+    and t.session = %(session)s and t.stream = %(stream)s and t.status = 'QUEUED'
+  order by t.id for no key update of t),
 back as (
   update tasks_live t set status = 'PENDING', session = null, stream = null, attempt = t.attempt - 1, updated_at = clock_timestamp()
-  from d where t.id = d.id and t.epoch = d.epoch and t.session = %(session)s and t.stream = %(stream)s and t.status = 'QUEUED'
+  from held h where t.id = h.id and t.epoch = h.epoch
   returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key)
 select queue, task_type, priority, min(run_at) as run_at,
   min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority

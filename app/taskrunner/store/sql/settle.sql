@@ -15,7 +15,7 @@ gone as (
   where t.id = d.id and t.epoch = d.epoch and t.status in ('QUEUED', 'RUNNING')
   returning t.*, 'COMPLETED' as new_status, d.result::jsonb as new_result, null::text as new_error, d.run_ms as new_ms),
 {ending}
-select count(*) from gone
+select (select count(*) from gone) as n, c.* from (select) one left join ({callbacks}) c on true
 
 -- name: cancel_tasks
 -- moves: QUEUED -> CANCELLED, RUNNING -> CANCELLED
@@ -26,7 +26,7 @@ gone as (
   where t.id = d.id and t.epoch = d.epoch and t.status in ('QUEUED', 'RUNNING')
   returning t.*, 'CANCELLED' as new_status, null::jsonb as new_result, null::text as new_error, d.run_ms as new_ms),
 {ending}
-select count(*) from gone
+select (select count(*) from gone) as n, c.* from (select) one left join ({callbacks}) c on true
 
 -- name: fail_tasks
 -- moves: QUEUED -> PENDING, RUNNING -> PENDING, QUEUED -> FAILED, RUNNING -> FAILED, QUEUED -> CANCELLED, RUNNING -> CANCELLED
@@ -45,7 +45,7 @@ noted as (
   select id, epoch, attempt, 'ERROR', error, traceback, worker, run_ms from held),
 back as (
   update tasks_live t set status = 'PENDING', session = null, stream = null, run_at = clock_timestamp() + h.delay * interval '1 second',
-    error = h.error, updated_at = clock_timestamp()
+    error = h.error, progress = null, progress_message = null, updated_at = clock_timestamp()
   from held h where t.id = h.id and t.epoch = h.epoch and not h.last
   returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key),
 gone as (
@@ -55,7 +55,8 @@ gone as (
 {ending}
 select (select count(*) from held) as n, b.* from (select) one
 left join (select queue, task_type, priority, min(run_at) as run_at,
-  min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority) b on true
+  min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority
+  union all {callbacks}) b on true
 
 -- name: give_back_tasks
 -- moves: QUEUED -> PENDING, RUNNING -> PENDING, QUEUED -> CANCELLED, RUNNING -> CANCELLED
@@ -77,7 +78,18 @@ gone as (
 {ending}
 select (select count(*) from held) as n, b.* from (select) one
 left join (select queue, task_type, priority, min(run_at) as run_at,
-  min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority) b on true
+  min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority
+  union all {callbacks}) b on true
+
+-- name: note_progress
+-- What handlers say of themselves. A row that somebody has locked is told the next time.
+with d as materialized (
+  select distinct on (id) * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(fractions)b::real[], %(messages)b::text[])
+    with ordinality d (id, epoch, fraction, message, ord) order by id, ord desc),
+held as materialized (
+  select d.* from d join tasks_live t on t.id = d.id and t.epoch = d.epoch and t.status in ('QUEUED', 'RUNNING')
+  order by d.id for no key update of t skip locked)
+update tasks_live t set progress = case when h.fraction between 0 and 1 then h.fraction end, progress_message = nullif(h.message, ''), updated_at = now() from held h where t.id = h.id and t.epoch = h.epoch
 
 -- name: unlocked_tasks
 -- Those of a batch that nobody else has locked, locked for us: the batch goes on without waiting for a stranger.

@@ -38,11 +38,17 @@ called as (
   from gone where callback_url is not null
   returning queue, task_type, priority, run_at)
 
--- fragment: again
--- The one way back out of tasks_finished. It follows a CTE `gone` with all columns of the deleted row.
+-- fragment: callbacks
+-- The lanes of those webhook tasks.
+select queue, task_type, priority, min(run_at) as run_at, 0::float8 as due_in from called group by queue, task_type, priority
+
+-- fragment: uncounted
 uncounted as (
   insert into tally (minute, queue, task_type, outcome, n)
-  select date_trunc('minute', finished_at), queue, task_type, status, -1 from gone)
+  select date_trunc('minute', finished_at), queue, task_type, status, -count(*) from gone group by 1, 2, 3, 4)
+
+-- fragment: again
+-- The one way back out of tasks_finished. It follows a CTE `gone` with all columns of the deleted row.
 insert into tasks_live (id, task_type, queue, priority, payload, status, run_at, attempt, max_attempts, timeout, crashes, hooks, waits,
   blocked, epoch, session, stream, cancel_requested_at, key, unique_key, tags, created_at, updated_at, finished_at, result, error, expires_at, backoff, metadata, traceparent,
   callback_url, progress, progress_message, group_id, schedule_id, fire_time)
@@ -54,8 +60,11 @@ from gone returning queue, task_type, priority, run_at
 -- name: get_task
 select {task} from tasks where id = %(id)s
 
+-- name: get_tasks
+select {task} from tasks where id = any(%(ids)s)
+
 -- name: get_attempts
-select attempt, outcome, error, traceback, worker, run_ms, ended_at from attempts where task_id = %(id)s order by epoch
+select task_id, attempt, outcome, error, traceback, worker, run_ms, ended_at from attempts where task_id = any(%(ids)s) order by task_id, epoch
 
 -- name: list_tasks
 select {task} from tasks
@@ -63,7 +72,7 @@ where (%(before)s::uuid is null or id < %(before)s) and {matching}
 order by id desc limit %(limit)s
 
 -- name: finished_tasks
-select a.id from unnest(%(ids)b::uuid[]) a (id)
+select coalesce(string_agg(uuid_send(a.id), ''), '') from unnest(%(ids)b::uuid[]) a (id)
 where not exists (select from tasks_live t where t.id = a.id)
 
 -- name: count_tasks
@@ -77,7 +86,7 @@ with gone as (
   delete from tasks_live where id = %(id)s and status = 'PENDING'
   returning *, 'CANCELLED' as new_status, null::jsonb as new_result, null::text as new_error, null::int as new_ms),
 {ending}
-select 1 from gone
+select c.* from gone left join called c on true
 
 -- name: request_cancel
 -- A held task: the worker is told, and its answer or upkeep moves it.
@@ -87,6 +96,7 @@ where id = %(id)s and status in ('QUEUED', 'RUNNING') returning session
 -- name: retry_task
 -- moves: COMPLETED -> PENDING, FAILED -> PENDING, CANCELLED -> PENDING
 with gone as (delete from tasks_finished where id = %(id)s returning *),
+{uncounted}
 {again}
 
 -- name: run_task_now

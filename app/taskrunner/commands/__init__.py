@@ -1,0 +1,1 @@
+"""What ``taskrunner task …`` does, over HTTP: arguments, calls, words. Needs no database; imports the client when it calls."""

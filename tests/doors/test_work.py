@@ -1,0 +1,314 @@
+"""Claim, beat and settle over HTTP, one call at a time."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from aiohttp import ClientSession, ClientTimeout
+
+from taskrunner import Client
+from taskrunner.api.role import serve
+from taskrunner.settings import Settings
+from taskrunner.store import leaves
+from taskrunner.store.tasks import open_store
+
+LEASE = 0.6
+WHO = {"name": "test", "task_types": ["t"]}
+
+
+class Door:
+    """The door, a client that creates tasks, and the database behind it."""
+
+    def __init__(self, http: ClientSession, client: Client, dsn: str) -> None:
+        self.http = http
+        self.client = client
+        self.dsn = dsn
+        self.session: str | None = None
+
+    async def call(self, what: str, *, status: int = 200, **body: Any) -> dict[str, Any]:
+        async with self.http.post(f"/api/work/{what}", json=body) as answer:
+            said = dict(await answer.json())
+            assert answer.status == status, said
+            return said
+
+    async def claim(self, **body: Any) -> list[dict[str, Any]]:
+        session = {"session": self.session} if self.session else {}
+        answer = await self.call("claim", **(WHO | session | body))
+        self.session = answer["session"]
+        return list(answer["tasks"])
+
+    async def settle(self, *outcomes: dict[str, Any]) -> dict[str, Any]:
+        return await self.call("settle", session=self.session, outcomes=list(outcomes))
+
+    async def beat(self, *held: dict[str, Any]) -> dict[str, Any]:
+        return await self.call("beat", session=self.session, running=[[task["id"], task["epoch"]] for task in held])
+
+    async def sql(self, text: str) -> list[tuple[Any, ...]]:
+        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
+            cursor = await connection.execute(text.encode())
+            return await cursor.fetchall() if cursor.description else []
+
+
+@asynccontextmanager
+async def door_at(dsn: str, **more: Any) -> AsyncIterator[Door]:
+    settings = Settings(http_port=0, grace=2, lease=LEASE, **more)
+    async with (
+        open_store(dsn, settings) as store,
+        serve(settings, store) as api,
+        ClientSession(api.url, timeout=ClientTimeout(20)) as http,
+        Client(api.url) as client,
+    ):
+        while not await store.ready():
+            await asyncio.sleep(0.01)
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            await leaves.make(connection)
+        while (await http.get("/readyz")).status != 200:
+            await asyncio.sleep(0.01)
+        yield Door(http, client, dsn)
+
+
+@pytest.fixture
+async def door(dsn: str) -> AsyncIterator[Door]:
+    async with door_at(dsn) as one:
+        yield one
+
+
+def outcome(task: dict[str, Any], word: str, **more: Any) -> dict[str, Any]:
+    return {"id": task["id"], "epoch": task["epoch"], "outcome": word, **more}
+
+
+async def test_a_claim_has_all_that_a_worker_needs(door: Door) -> None:
+    made = await door.client.create("t", {"n": 1}, max_attempts=3, timeout=2.5)
+    (task,) = await door.claim()
+    assert task == {
+        "id": made.id,
+        "epoch": 1,
+        "task_type": "t",
+        "queue": "default",
+        "attempt": 1,
+        "max_attempts": 3,
+        "timeout": 2.5,
+        "run_at": task["run_at"],
+        "payload": {"n": 1},
+    }
+    assert task["run_at"].endswith("Z")
+    assert (await door.client.get(made.id)).status == "QUEUED"
+    assert await door.claim() == []
+
+
+async def test_only_what_was_asked_for_and_is_due(door: Door) -> None:
+    await door.client.create("other")
+    await door.client.create("t", queue="elsewhere")
+    await door.client.create("t", delay=60)
+    assert await door.claim(queues=["default"]) == []
+    assert [task["queue"] for task in await door.claim(max=9)] == ["elsewhere"]
+
+
+async def test_the_best_first_and_not_more_than_asked(door: Door) -> None:
+    for priority in (4, 3, 2, 1):
+        await door.client.create_batch([{"task_type": "t", "priority": priority, "payload": priority} for _ in range(2)])
+    assert [task["payload"] for task in await door.claim(max=3)] == [1, 1, 2]
+    assert sorted(task["payload"] for task in await door.claim(max=500)) == [2, 3, 3, 4, 4]
+
+
+async def test_a_claim_waits_until_there_is_something(door: Door) -> None:
+    async with asyncio.TaskGroup() as group:
+        claiming = group.create_task(door.claim(wait=10))
+        while not await door.sql("select 1 from sessions"):
+            await asyncio.sleep(0.01)
+        made = await door.client.create("t")
+    assert [task["id"] for task in claiming.result()] == [made.id]
+
+
+async def test_what_nobody_told_us_of_is_found(door: Door) -> None:
+    async with asyncio.TaskGroup() as group:
+        claiming = group.create_task(door.claim(wait=10))
+        while not await door.sql("select 1 from sessions"):
+            await asyncio.sleep(0.01)
+        await door.sql("insert into tasks_live (task_type, payload) values ('t', '7')")
+    assert [task["payload"] for task in claiming.result()] == [7]
+
+
+async def test_nothing_is_claimed_before_its_time(door: Door) -> None:
+    await door.client.create("t", delay=0.5)
+    began = time.monotonic()
+    (task,) = await door.claim(wait=10)
+    assert 0.45 < time.monotonic() - began < 5
+    assert (await door.sql("select now() >= run_at from tasks_live")) == [(True,)], task
+
+
+async def test_a_claim_gives_up_after_its_time_and_keeps_its_idle_session(door: Door) -> None:
+    assert await door.claim(wait=2 * LEASE) == []
+    assert await door.sql("select lease_until > clock_timestamp() from sessions") == [(True,)]
+    assert await door.claim() == []
+
+
+async def test_every_outcome(door: Door) -> None:
+    words = ("COMPLETED", "RETRY", "FAILED", "SNOOZED", "RELEASED", "CANCELLED")
+    made = await door.client.create_batch([{"task_type": "t", "payload": word} for word in words])
+    done, retry, failed, snoozed, released, cancelled = await door.claim(max=6)
+    pairs = [[task["id"], task["epoch"]] for task in (done, retry, failed, snoozed, released, cancelled)]
+    answer = await door.settle(
+        outcome(done, "COMPLETED", result={"a": [1]}, run_ms=12),
+        outcome(retry, "RETRY", error="E" * 3_000, traceback="T" * 9_000, delay=60),
+        outcome(failed, "FAILED", error="never"),
+        outcome(snoozed, "SNOOZED", delay=60),
+        outcome(released, "RELEASED"),
+        outcome(cancelled, "CANCELLED"),
+    )
+    assert answer == {"settled": pairs, "stale": []}
+    found = [await door.client.get(one.id) for one in made]
+    assert [(task.status, task.attempt) for task in found] == [
+        ("COMPLETED", 1),
+        ("PENDING", 1),
+        ("FAILED", 1),
+        ("PENDING", 0),
+        ("PENDING", 0),
+        ("CANCELLED", 1),
+    ]
+    assert found[0].result == {"a": [1]}
+    assert (found[1].error, len(found[1].attempts[0].traceback or ""), found[1].attempts[0].worker) == ("E" * 2_000, 8_192, "test")
+    assert found[2].error == "never"
+    assert [task["id"] for task in await door.claim(max=6)] == [released["id"]]
+
+
+async def test_a_retry_without_a_delay_is_by_the_tasks_own_backoff(door: Door) -> None:
+    await door.client.create("t", backoff={"kind": "linear", "base": 100})
+    (task,) = await door.claim()
+    await door.settle(outcome(task, "RETRY", error="e"))
+    assert await door.sql("select round(extract(epoch from run_at - updated_at)) from tasks_live") == [(100,)]
+
+
+async def test_a_late_outcome_changes_nothing_and_the_same_one_may_be_said_again(door: Door) -> None:
+    await door.client.create("t")
+    (task,) = await door.claim()
+    pair = [task["id"], task["epoch"]]
+    late = await door.settle({"id": task["id"], "epoch": 7, "outcome": "COMPLETED"}, {"id": str(uuid4()), "epoch": 1, "outcome": "FAILED"})
+    assert (late["settled"], len(late["stale"])) == ([], 2)
+    for _ in range(2):
+        assert await door.settle(outcome(task, "COMPLETED")) == {"settled": [pair], "stale": []}
+    assert await door.settle(outcome(task, "FAILED")) == {"settled": [], "stale": [pair]}
+
+
+async def test_a_waiting_get_hears_of_a_settle(door: Door) -> None:
+    made = await door.client.create("t")
+    (task,) = await door.claim()
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(door.client.wait(made.id, 10))
+        await door.settle(outcome(task, "COMPLETED", result=5))
+    assert waiting.result().result == 5
+
+
+async def test_a_beat_says_what_runs_and_hears_what_is_to_stop(door: Door) -> None:
+    made = await door.client.create("t")
+    (task,) = await door.claim()
+    assert await door.beat(task) == {"alive": True, "cancel": []}
+    assert (await door.client.get(made.id)).status == "RUNNING"
+    await door.client.cancel(made.id)
+    assert await door.beat(task) == {"alive": True, "cancel": [[made.id, 1]]}
+    await door.settle(outcome(task, "CANCELLED"))
+    assert (await door.client.get(made.id)).status == "CANCELLED"
+
+
+async def test_a_dead_session_gets_nothing_more(door: Door) -> None:
+    await door.client.create("t")
+    (task,) = await door.claim()
+    await door.sql("update sessions set status = 'DEAD', dead_at = now()")
+    assert await door.beat(task) == {"alive": False, "cancel": []}
+    refused = await door.call("claim", status=409, session=door.session, **WHO)
+    assert refused["code"] == "session_over"
+    assert (await door.call("claim", status=409, session=str(uuid4()), **WHO))["code"] == "session_over"
+
+
+async def test_what_no_beat_names_goes_back_after_a_lease(door: Door) -> None:
+    await door.client.create_batch([{"task_type": "t", "payload": n} for n in range(2)])
+    (heard,) = await door.claim()
+    await door.beat(heard)
+    (lost,) = await door.claim()  # its answer never arrived, say
+    while await door.sql("select 1 from tasks_live where status = 'QUEUED'"):
+        assert (await door.beat(heard))["alive"]
+        await asyncio.sleep(0.05)
+    (again,) = await door.claim()
+    assert (again["id"], again["epoch"], again["attempt"]) == (lost["id"], lost["epoch"] + 1, 1)
+    assert (await door.settle(outcome(lost, "COMPLETED")))["stale"] == [[lost["id"], lost["epoch"]]]
+
+
+async def test_a_client_that_hung_up_gets_nothing(door: Door) -> None:
+    async with ClientSession(door.http._base_url) as other:
+        asking = asyncio.ensure_future(other.post("/api/work/claim", json=WHO | {"wait": 30}))
+        while not await door.sql("select 1 from sessions"):
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.wait([asking])
+    made = await door.client.create("t")
+    assert [task["id"] for task in await door.claim(wait=5)] == [made.id]
+
+
+async def test_two_who_ask_at_once_share(door: Door) -> None:
+    await door.client.create_batch([{"task_type": "t"} for _ in range(40)])
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(door.call("claim", **WHO, max=10)) for _ in range(4)]
+    ids = [task["id"] for one in asking for task in one.result()["tasks"]]
+    assert len(ids) == len(set(ids)) == 40
+
+
+async def test_a_paused_queue_is_left_alone(door: Door) -> None:
+    await door.client.create("t", queue="q")
+    await door.sql("insert into gates (scope, name, closed_until) values ('queue', 'q', 'infinity')")
+    assert await door.claim() == []
+    await door.sql("delete from gates")
+    assert len(await door.claim(wait=5)) == 1
+
+
+async def test_suspects_come_one_at_a_time(door: Door) -> None:
+    await door.client.create_batch([{"task_type": "t"} for _ in range(3)])
+    await door.sql("update tasks_live set crashes = 1, max_attempts = 5, timeout = 9")
+    (one,) = await door.claim(max=5)
+    assert await door.claim(max=5) == []
+    await door.settle(outcome(one, "COMPLETED"))
+    assert len(await door.claim(max=5)) == 1
+
+
+async def test_a_session_that_is_to_drain_gets_nothing(door: Door) -> None:
+    assert await door.claim() == []
+    await door.sql("update sessions set drain_requested_at = now()")
+    await door.client.create("t")
+    assert await door.claim(wait=5) == []
+
+
+async def test_a_service_that_stops_lets_those_go_that_wait(dsn: str) -> None:
+    async with ClientSession() as http:
+        async with door_at(dsn) as door:
+            asking = asyncio.ensure_future(http.post(f"{door.http._base_url}api/work/claim", json=WHO | {"wait": 60}))
+            while not await door.sql("select 1 from sessions"):
+                await asyncio.sleep(0.01)
+            began = time.monotonic()
+        assert (await (await asking).json())["tasks"] == []
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "pointer"),
+    [
+        ("claim", {"name": "x"}, "/task_types"),
+        ("claim", WHO | {"task_types": []}, "/task_types"),
+        ("claim", WHO | {"max": 0}, "/max"),
+        ("claim", WHO | {"max": 501}, "/max"),
+        ("claim", WHO | {"wait": 61}, "/wait"),
+        ("claim", WHO | {"session": "x"}, "/session"),
+        ("claim", WHO | {"slots": 1}, "/slots"),
+        ("beat", {"session": str(uuid4()), "running": [["x", 1]]}, "/running/0/0"),
+        ("beat", {"session": str(uuid4()), "running": [[str(uuid4()), -1]]}, "/running/0/1"),
+        ("settle", {"session": str(uuid4()), "outcomes": [{"id": str(uuid4()), "epoch": 1, "outcome": "done"}]}, "/outcomes/0/outcome"),
+        ("settle", {"session": str(uuid4()), "outcomes": [{"id": str(uuid4()), "outcome": "FAILED"}]}, "/outcomes/0/epoch"),
+        ("settle", {"session": str(uuid4())}, "/outcomes"),
+    ],
+)
+async def test_what_is_wrong_is_named(door: Door, what: str, body: dict[str, Any], pointer: str) -> None:
+    refused = await door.call(what, status=422, **body)
+    assert [fault["pointer"] for fault in refused["errors"]] == [pointer]

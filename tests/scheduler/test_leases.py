@@ -1,0 +1,79 @@
+"""What the lease watch notes and writes down, against the real store."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+from store.desk import Desk, opened, until_blocked
+
+from taskrunner.domain.task import Back
+from taskrunner.scheduler.leases import Leases
+from taskrunner.scheduler.roster import Roster
+from taskrunner.settings import Settings
+
+
+@pytest.fixture
+async def desk(dsn: str) -> AsyncIterator[Desk]:
+    async with opened(dsn) as it:
+        yield it
+
+
+def watching(desk: Desk, *, lease: float = 600) -> Leases:
+    told: list[Back] = []
+    return Leases(desk.sessions, Roster(), Settings(_env_file=None, lease=lease), back=told.extend)
+
+
+async def status(desk: Desk, session: UUID) -> str:
+    (row,) = await desk.rows("select status from sessions where id = %s", session)
+    return str(row["status"])
+
+
+async def test_what_is_noted_while_something_is_written_is_written_too(desk: Desk) -> None:
+    leases, one, other = watching(desk), await desk.worker(), await desk.worker()
+    async with desk.db.transaction():
+        await desk.db.execute("select from sessions where id = %s for update", (one.session,))
+        leases.closed(one.session, one.stream)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leases.run_once())
+            await until_blocked(desk)
+            leases.closed(other.session, other.stream)
+            await desk.db.execute("commit")
+    assert [await status(desk, seat.session) for seat in (one, other)] == ["DEAD", "DEAD"]
+
+
+async def test_nobody_is_declared_dead_before_the_scheduler_was_well_for_two_beats(desk: Desk) -> None:
+    """Renew before reap: after an outage every worker looks dead."""
+    leases, seat = watching(desk, lease=1), await desk.worker()
+    await desk.db.execute("update sessions set lease_until = clock_timestamp() - interval '1 minute'")
+    began = asyncio.get_running_loop().time()
+    async with asyncio.timeout(5):
+        while await status(desk, seat.session) == "LIVE":
+            await leases.run_once()
+            await asyncio.sleep(0.02)
+    assert asyncio.get_running_loop().time() - began >= 2 * 0.2
+
+
+async def test_a_gap_begins_the_two_beats_again(desk: Desk) -> None:
+    leases, seat = watching(desk, lease=1), await desk.worker()
+    async with asyncio.timeout(5):
+        while not leases._may_reap():
+            await leases.run_once()
+            await asyncio.sleep(0.02)
+    leases._unwell()
+    await desk.db.execute("update sessions set lease_until = clock_timestamp() - interval '1 minute'")
+    await leases.run_once()
+    assert await status(desk, seat.session) == "LIVE"
+
+
+async def test_a_beat_is_answered_when_it_is_committed(desk: Desk) -> None:
+    leases, living, dead = watching(desk), await desk.worker(lease=1), await desk.worker()
+    await desk.sessions.close_session(dead.session, dead.stream)
+    async with asyncio.TaskGroup() as group:
+        renewal = group.create_task(leases.renew())
+        async with asyncio.timeout(5):
+            assert await leases.beat(living.session)
+            assert not await leases.beat(dead.session)
+        renewal.cancel()
+    (row,) = await desk.rows("select lease_until - clock_timestamp() > interval '9 minutes' as long from sessions where status = 'LIVE'")
+    assert row["long"]
