@@ -15,18 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-
 from drain import LOAD, _settled
 from rig import Rig, cost, once, rig, until
 
 DRAINED = 100_000
 Connection = psycopg.Connection[Any]
 
-PENDING = "insert into tasks_live (task_type, payload, run_at) select 'noop', '{\"i\": -1, \"t\": 0}', now() + interval '1 day' from generate_series(1, %s)"
+PENDING = """
+insert into tasks_live (task_type, payload, run_at)
+select 'noop', '{"i": -1, "t": 0}', now() + interval '1 day' from generate_series(1, %s)"""
 UNHANDLED = "insert into tasks_live (task_type, payload) select 'nobody', '{}' from generate_series(1, %s)"
 FINISHED = """
 insert into tasks_finished (task_type, payload, status, finished_at, epoch, attempt)
 select 'noop', '{}', 'COMPLETED', now(), 1, 1 from generate_series(1, %s)"""
+TRICKLE = """
+insert into tasks_live (task_type, payload)
+select 'noop', jsonb_build_object('i', -1, 't', 0, 'p', repeat('x', 55)) from generate_series(1, %s)"""
 QUEUES = """
 insert into tasks_live (task_type, queue, payload)
 select 'noop', 'q' || i %% 500, jsonb_build_object('i', i, 't', 0, 'p', repeat('x', 55)) from generate_series(0, %s - 1) i"""
@@ -42,8 +46,10 @@ def rows(statement: str, n: int) -> Callable[[Connection], None]:
     return fill
 
 
-async def drained(rig: Rig, *, before: Callable[[Connection], None] | None = None, load: str = LOAD, workers: int = 1, held: float = 0) -> dict[str, Any]:
-    """PostgreSQL's CPU for each of 100,000 tasks, in a database that ``before`` has filled; with a snapshot held for ``held`` seconds first."""
+async def drained(
+    rig: Rig, *, before: Callable[[Connection], None] | None = None, load: str = LOAD, workers: int = 1, held: float = 0
+) -> dict[str, Any]:
+    """PostgreSQL's CPU for each of 100,000 tasks, in a database that ``before`` has filled, or after a snapshot of ``held`` seconds."""
     dsn = await rig.database()
     with psycopg.connect(dsn, autocommit=True) as connection:
         if before:
@@ -72,9 +78,7 @@ def _trickle(connection: Connection, seconds: float) -> None:
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         began = time.monotonic()
-        connection.execute(
-            "insert into tasks_live (task_type, payload) select 'noop', jsonb_build_object('i', -1, 't', 0, 'p', repeat('x', 55)) from generate_series(1, 200)"
-        )
+        connection.execute(TRICKLE, (200,))
         time.sleep(max(0.0, 0.1 - (time.monotonic() - began)))
 
 
@@ -114,7 +118,8 @@ async def growth(scale: float) -> dict[str, dict[str, Any]]:
             plain = await drained(server)
             figures[name] = await drained(server, **case) | {"plain_us": plain["postgres_us"], "plain_rate": plain["rate"]}
             figures[name]["ratio"] = figures[name]["postgres_us"] / plain["postgres_us"]
-        print(f"{name:<48} {figures[name]['postgres_us']:6.1f} µs, plain {plain['postgres_us']:6.1f} µs, ratio {figures[name]['ratio']:.2f}", flush=True)
+        row = figures[name]
+        print(f"{name:<48} {row['postgres_us']:6.1f} µs, plain {row['plain_us']:6.1f} µs, ratio {row['ratio']:.2f}", flush=True)
     return figures
 
 

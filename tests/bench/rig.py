@@ -55,7 +55,8 @@ class Rig:
         if "worker" in roles:
             command.append("--handlers=handlers")
         base = {"DB_DSN": dsn, "SCHEDULER_PORT": "18100", "SCHEDULER_ADDRESS": "127.0.0.1:18100", "HTTP_PORT": "18080", "WORKER_PORT": "0"}
-        base |= {"BENCH_DIR": str(self.folder), "PYTHONPATH": str(HERE) + os.pathsep + os.environ.get("PYTHONPATH", ""), "TASKRUNNER_LOG_LEVEL": "warning"}
+        path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+        base |= {"BENCH_DIR": str(self.folder), "PYTHONPATH": path, "TASKRUNNER_LOG_LEVEL": "warning"}
         return self.run("+".join(roles), command, base | env)
 
     def run(self, name: str, command: Sequence[str], env: dict[str, str]) -> "Process":

@@ -51,9 +51,9 @@ SECTIONS: dict[str, Callable[[Rig], Awaitable[Figures]]] = {
     "creates in arrays of 10,000": lambda r: several(3, lambda: creates.arrays(r)),
     "create to start at 20/s": lambda r: latency.creation(r, rate=20, n=200),
     "create to start at 200/s": lambda r: latency.creation(r, rate=200, n=1_000),
-    "lateness, spread at 200/s": lambda r: latency.spread(r),
-    "lateness, 10,000 at one instant": lambda r: latency.at_once(r),
-    "idle": lambda r: idle.idle(r),
+    "lateness, spread at 200/s": latency.spread,
+    "lateness, 10,000 at one instant": latency.at_once,
+    "idle": idle.idle,
 }
 
 
@@ -89,7 +89,13 @@ def _line(figures: Figures) -> str:
     def show(value: Any) -> str:
         if isinstance(value, dict):
             return "{" + ", ".join(f"{k} {show(v)}" for k, v in value.items()) + "}"
-        return f"{value:,.0f}" if isinstance(value, float) and abs(value) >= 100 else f"{value:.3g}" if isinstance(value, float) else str(value)
+        return (
+            f"{value:,.0f}"
+            if isinstance(value, float) and abs(value) >= 100
+            else f"{value:.3g}"
+            if isinstance(value, float)
+            else str(value)
+        )
 
     return "  ".join(f"{name} {show(value)}" for name, value in figures.items())
 

@@ -60,7 +60,6 @@ async def test_f34_a_scheduler_and_the_api_are_asked_to_stop(town: Cluster) -> N
         row.figure("… the longest pause between two starts", max(later - earlier for earlier, later in pairwise(starts)), bound=1)
 
 
-@pytest.mark.xfail(strict=True, raises=ExceptionGroup, reason="a worker stays on the Work stream of a hung scheduler as long as that lives")
 async def test_f08_a_scheduler_is_paused(town: Cluster) -> None:
     async with scenario("F08", town) as row:
         over = town.count("a worker's session is over")

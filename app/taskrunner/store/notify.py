@@ -124,7 +124,7 @@ async def _notify(connection: Connection, payload: str) -> None:
 async def listen(connection: Connection, heard: Listen, *, but: str) -> None:
     """Hand each hint of processes other than ``but`` to ``heard``, for ever; raises when the connection is broken.
 
-    A connection that has been silent for 10 s is asked whether it still lives.
+    A connection that has been silent for 10 s is asked again, which shows whether it still lives.
     """
     await connection.execute(f"listen {CHANNEL}")
     heard(Hint(look=True))  # what was said before we listened
@@ -133,4 +133,4 @@ async def listen(connection: Connection, heard: Listen, *, but: str) -> None:
             if but not in notification.payload:
                 heard(Hint.load(notification.payload))
         async with asyncio.timeout(5):
-            await connection.execute("select 1")
+            await connection.execute(f"listen {CHANNEL}")

@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-
 from rig import Rig, cost, once, until
 
 HERE = Path(__file__).parent
