@@ -1,4 +1,4 @@
-"""The route that creates tasks, without the database: everything else is done, and the answer is made up."""
+"""The API whose creates do everything but write: ``python bare.py PORT DSN``."""
 
 import asyncio
 import sys
@@ -11,29 +11,23 @@ import uvloop
 from taskrunner.api import role
 from taskrunner.domain.task import Created, NewTask
 from taskrunner.settings import Settings
+from taskrunner.store.tasks import open_store
 
 
-class Nothing:
-    """A store that says it has stored."""
-
-    async def ready(self) -> bool:
-        """It is."""
-        return True
-
-    async def ping(self) -> None:
-        """It answers."""
-
-    async def create(self, tasks: Sequence[NewTask]) -> list[Created]:
-        """Made up."""
-        now = datetime.now(UTC)
-        return [Created(uuid4(), now, now) for _ in tasks]
+async def nothing(tasks: Sequence[NewTask]) -> list[Created]:
+    """As if they were written."""
+    now = datetime.now(UTC)
+    return [Created(uuid4(), now, now) for _ in tasks]
 
 
-async def main(port: int) -> None:
+async def main(port: int, dsn: str) -> None:
     """Serve until killed."""
-    async with role.serve(Settings(http_port=port), Nothing()):  # type: ignore[arg-type]  # it is not a Store, that is the point
-        await asyncio.Event().wait()
+    settings = Settings(http_port=port)
+    async with open_store(dsn, settings) as store:
+        store.create = nothing  # type: ignore[method-assign]  # this is what is left out
+        async with role.serve(settings, store):
+            await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    uvloop.run(main(int(sys.argv[1]), sys.argv[2]))

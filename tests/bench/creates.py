@@ -24,7 +24,7 @@ async def singles(rig: Rig, *, connections: int = 64, seconds: float = 6) -> dic
     with psycopg.connect(dsn, autocommit=True) as connection:
         rows = connection.execute("select count(*) from tasks_live").fetchone()
     rig.stop(api)
-    bare = rig.run("bare", [sys.executable, "bare.py", "18080"], {})
+    bare = rig.run("bare", [sys.executable, "bare.py", "18080", dsn], {})
     until(lambda: _up("http://127.0.0.1:18080/readyz"), seconds=20)
     _hammer("/api/tasks", connections, 1)
     without = _hammer("/api/tasks", connections, seconds)

@@ -1,5 +1,6 @@
 """What every benchmark needs: a durable PostgreSQL of its own, processes of ours, and what they cost."""
 
+import ctypes
 import json
 import os
 import signal
@@ -62,7 +63,7 @@ class Rig:
     def run(self, name: str, command: Sequence[str], env: dict[str, str]) -> "Process":
         """Start any program."""
         log = (self.folder / f"{len(self.processes)}-{name}.log").open("w")
-        process = Process(name, subprocess.Popen(command, env=os.environ | env, stdout=log, stderr=log, cwd=HERE))
+        process = Process(name, subprocess.Popen(command, env=os.environ | env, stdout=log, stderr=log, cwd=HERE, preexec_fn=_die_with_us))  # noqa: PLW1509 — no threads here
         self.processes.append(process)
         return process
 
@@ -92,6 +93,11 @@ class Rig:
                 continue
             total += times.user + times.system + (times.children_user + times.children_system if process is postmaster else 0)
         return total
+
+
+def _die_with_us() -> None:
+    """Ask the kernel to kill this child when its parent goes, however it goes: it holds the ports of the next run."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 @dataclass

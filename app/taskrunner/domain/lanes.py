@@ -161,7 +161,7 @@ class Lanes:
         One that is due but was not to be had a moment ago is locked by somebody: by another scheduler that takes it, or by a stranger.
         No hurry.
         """
-        state = self._lanes[lane]
+        state = self._lanes.setdefault(lane, _State())  # it may have been forgotten meanwhile
         if state.empty and due_at <= now:
             due_at = now + LOCKED
         if state.due_at is None or due_at < state.due_at:

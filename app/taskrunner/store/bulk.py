@@ -48,7 +48,7 @@ class Bulks:
         """Write it down; durable when it returns. Those that ended a week ago are forgotten."""
         text = orjson.dumps(
             {
-                "statuses": [*which.statuses],
+                "statuses": [*which.statuses] or None,
                 "task_type": which.task_type,
                 "queue": which.queue,
                 "tags": [*which.tags] or None,

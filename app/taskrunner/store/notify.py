@@ -1,7 +1,7 @@
 """Hints: "there is something in this lane". They make things quick; nothing depends on them.
 
 A hint is sent after the commit, on a connection of its own: NOTIFY inside the inserting transaction would serialise all commits.
-While one is on its way the next one fills, and under load there are at most ``1 / GAP`` a second.
+While one is on its way the next one fills, and after each there is a pause: a short one, that grows while there is always more to say.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from taskrunner.domain.task import Lane
 from taskrunner.store.pool import Connection, Line
 
 CHANNEL = "taskrunner"
-GAP = 0.002
+PAUSE, LONGEST_PAUSE = 0.002, 0.016
 MOST_LANES = 30  # a payload has 8,000 bytes; beyond that many lanes the listeners look for themselves
 
 
@@ -73,8 +73,9 @@ class Hints:
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self._next = Hint()
+        self._next = Hint()  # for other processes
         self._wake = asyncio.Event()
+        self._near = Hint()  # for this one
         self._listeners: list[Listen] = []
         self.name = uuid4().hex
 
@@ -82,6 +83,10 @@ class Hints:
         """Something in ``lane`` is due at ``run_at``, in ``delay`` seconds."""
         self._next.add(lane, run_at, delay)
         self._wake.set()
+        if self._listeners:
+            if not self._near.lanes:
+                asyncio.get_running_loop().call_soon(self._tell)
+            self._near.add(lane, run_at, delay)
 
     def cancel(self, session: UUID) -> None:
         """Somebody asked to cancel a task that ``session`` holds."""
@@ -103,18 +108,26 @@ class Hints:
 
     async def run(self) -> None:
         """Send what gathers, for ever."""
+        pause = PAUSE
         while True:
             await self._wake.wait()
             self._wake.clear()
             hint, self._next = self._next, Hint()
-            for listen in self._listeners:
-                listen(hint)
+            if hint.cancels or hint.look:
+                for listen in self._listeners:
+                    listen(Hint(cancels=hint.cancels, look=hint.look))
             payload = hint.dump(self.name)
             try:
                 await self._line.run(lambda connection, payload=payload: _notify(connection, payload))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
             except TaskrunnerError:
                 await asyncio.sleep(0.1)  # a hint that is lost costs a second at most
-            await asyncio.sleep(GAP)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE) if self._wake.is_set() else PAUSE
+
+    def _tell(self) -> None:
+        hint, self._near = self._near, Hint()
+        for listen in self._listeners:
+            listen(hint)
 
 
 async def _notify(connection: Connection, payload: str) -> None:

@@ -1,6 +1,7 @@
 """The one pool of a process, and the connections that its loops keep for life."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -19,12 +20,32 @@ R = TypeVar("R")
 DEAD_STATES = frozenset({"57P01", "57P02", "57P03", "25006"})
 # A write that ends so may have been committed all the same.
 UNKNOWN_STATES = frozenset({"08000", "08003", "08006", "57P01", "57P02", "40003"})
+FRESH = 0.5  # seconds
 SESSION = "set timezone = 'UTC'; set statement_timeout = '5s'; set lock_timeout = '1s'; set idle_in_transaction_session_timeout = '10s'"
 
 
 async def _configure(connection: Connection) -> None:
     columns.register(connection.adapters)
     await connection.execute(SESSION, prepare=False)
+
+
+class _Connection(AsyncConnection[Any]):
+    """Knows when it was used last."""
+
+    used_at = 0.0  # monotonic
+
+
+async def _check(connection: Connection) -> None:
+    """Raise for a connection that broke while nobody used it. One that was in use a moment ago is not asked: it would cost every batch a
+    round trip.
+    """
+    if isinstance(connection, _Connection) and time.monotonic() - connection.used_at > FRESH:
+        await AsyncConnectionPool.check_connection(connection)
+
+
+async def _note_use(connection: Connection) -> None:
+    if isinstance(connection, _Connection):
+        connection.used_at = time.monotonic()
 
 
 class _Pool(AsyncConnectionPool[Connection]):
@@ -70,7 +91,9 @@ async def open_pool(dsn: str) -> AsyncIterator[AsyncConnectionPool[Connection]]:
         timeout=2,
         max_waiting=2_000,
         configure=_configure,
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
+        reset=_note_use,
+        connection_class=_Connection,
         open=False,
         name="taskrunner",
         reconnect_timeout=2,

@@ -114,10 +114,14 @@ class Store:
         return answers
 
     def _hint(self, tasks: Sequence[NewTask], created: Sequence[Created]) -> None:
+        first: dict[Lane, Created] = {}
         for task, made in zip(tasks, created, strict=True):
             if not made.deduplicated or task.on_conflict == "replace":
                 lane = Lane(task.queue, task.task_type, task.priority)
-                self.hints.lane(lane, made.run_at, (made.run_at - made.created_at).total_seconds())
+                if lane not in first or made.run_at < first[lane].run_at:
+                    first[lane] = made
+        for lane, made in first.items():
+            self.hints.lane(lane, made.run_at, (made.run_at - made.created_at).total_seconds())
 
     async def get(self, id: UUID) -> Task | None:  # noqa: A002 — the column's name
         """The task, wherever it is in its life."""

@@ -18,11 +18,11 @@ where s.id = %(id)s and s.status = 'LIVE' and not exists (select from tasks_live
 with found as materialized (
   select t.id, t.epoch from tasks_live t
   where t.session = %(session)s and t.status = 'QUEUED' and t.updated_at < clock_timestamp() - %(lease)s * interval '1 second'
-  order by t.id for no key update skip locked),
+  for no key update skip locked),
 back as (
   update tasks_live t set status = 'PENDING', session = null, stream = null, attempt = t.attempt - 1, updated_at = clock_timestamp()
   from found f where t.id = f.id and t.epoch = f.epoch
-  returning t.queue, t.task_type, t.priority, t.run_at)
+  returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key)
 select queue, task_type, priority, min(run_at) as run_at,
   min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority
 
