@@ -183,7 +183,7 @@ create table bulk_operations (
   status text not null default 'RUNNING' check (status in ('RUNNING', 'DONE', 'FAILED')),
   pass int not null default 1,        -- rows that somebody had locked are tried again in a later pass
   after uuid,                         -- ids up to it were looked at in this pass
-  until uuid not null default taskrunner_uuidv7(), -- tasks that are younger are not meant
+  until timestamptz not null default clock_timestamp(), -- what is made (or, of finished tasks, ends) later is not meant
   done bigint not null default 0,
   failed bigint not null default 0,   -- in this pass
   error text,

@@ -47,6 +47,13 @@ async def run(settings: Settings) -> None:
             _leave_within(settings.grace + MARGIN)
 
 
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[dict[str, str]]:
+    """The rooms of ``settings.roles`` in a process that is somebody else's: where each one is. No signals, no bound on closing."""
+    async with AsyncExitStack() as rooms:
+        yield await _open(settings, rooms)
+
+
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """The loop of uvloop where that is installed, else asyncio's own."""
     try:

@@ -9,7 +9,6 @@ import { loadSync } from '@grpc/proto-loader';
 const PROTO = process.env.TASKRUNNER_PROTO ?? fileURLToPath(new URL('../../proto', import.meta.url));
 const contract = loadSync('taskrunner/v1/scheduler.proto', { includeDirs: [PROTO], keepCase: true, longs: Number, enums: String, defaults: true });
 const { Scheduler } = grpc.loadPackageDefinition(contract).taskrunner.v1;
-const BASE = 1, CAP = 3600; // seconds of backoff
 const now = () => performance.now() / 1000; // monotonic: wall clocks jump
 const uuid = (id) => id.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
 const split = (blob, width) => Array.from({ length: blob.length / width }, (_, n) => blob.subarray(n * width, (n + 1) * width));
@@ -19,6 +18,12 @@ const column = (values, width, write) => {
   values.forEach((value, n) => blob[write](value, n * width));
   return blob;
 };
+
+// Seconds until the next try. What the task itself wants comes first; full jitter keeps those apart that failed together.
+const backoff = (attempt, { kind = 'exponential', base = 1, cap = 3600 } = {}) =>
+  kind === 'linear' ? Math.min(cap, base * attempt)
+    : kind === 'constant' ? Math.min(cap, base)
+    : Math.random() * Math.min(cap, base * 2 ** (attempt - 1));
 
 export class Fail extends Error {} // FAILED, whatever attempts are left
 
@@ -36,6 +41,7 @@ export async function work(handlers, { addresses, slots = 10, grace = 30 } = {})
         key, id: tasks.ids.subarray(n * 16, n * 16 + 16), epoch: tasks.epochs.subarray(n * 8, n * 8 + 8),
         attempt: tasks.attempts.readInt32BE(n * 4), maxAttempts: tasks.max_attempts.readInt32BE(n * 4),
         timeout: tasks.timeouts.readFloatBE(n * 4), payload: tasks.payloads[n],
+        backoff: tasks.backoffs[n]?.length ? JSON.parse(tasks.backoffs[n]) : undefined,
         handler: handlers[tasks.task_type], abort: new AbortController(),
       };
       held.set(key, entry);
@@ -60,7 +66,7 @@ export async function work(handlers, { addresses, slots = 10, grace = 30 } = {})
       outcome = signal.reason === 'cancel' ? { outcome: 'OUTCOME_CANCELLED' }
         : signal.reason === 'stop' ? { outcome: 'OUTCOME_SNOOZED' } // it did not get done here: again at once, and the attempt does not count
         : error instanceof Fail ? { outcome: 'OUTCOME_FAILED', error: error.message }
-        : { outcome: 'OUTCOME_RETRY', delay: Math.random() * Math.min(CAP, BASE * 2 ** (entry.attempt - 1)), traceback: error?.stack,
+        : { outcome: 'OUTCOME_RETRY', delay: backoff(entry.attempt, entry.backoff), traceback: error?.stack,
             error: signal.reason === 'timeout' ? `timed out after ${entry.timeout} s` : String(error) };
     }
     clearTimeout(timer);
@@ -104,8 +110,11 @@ export async function work(handlers, { addresses, slots = 10, grace = 30 } = {})
   async function converse(address) { // returns when the stream is over
     const client = new Scheduler(address, grpc.credentials.createInsecure());
     const line = client.Work(), began = now();
+    let heard = now(); // a beat without any message is filled by an empty one: silence means that the scheduler hangs
+    const watch = setInterval(() => { if (now() - heard > lease / 2) line.cancel(); }, 100);
     const ended = new Promise((resolve) => line.on('end', resolve).on('error', (error) => { console.error(`work: ${error.message}`); resolve(); }));
     line.on('data', (message) => {
+      heard = now();
       if (message.welcome) welcomed(line, message.welcome, began);
       else if (message.tasks) take(message.tasks);
       else if (message.settled) settled(message.settled);
@@ -116,6 +125,7 @@ export async function work(handlers, { addresses, slots = 10, grace = 30 } = {})
       capacity: { slots: stopping ? 0 : slots, prefetch: 0 },
       ids: Buffer.concat([...held.values()].map((e) => e.id)), epochs: Buffer.concat([...held.values()].map((e) => e.epoch)) } });
     await ended;
+    clearInterval(watch);
     stream = null;
     client.close();
   }
@@ -154,8 +164,9 @@ export async function work(handlers, { addresses, slots = 10, grace = 30 } = {})
         const reply = new Promise((resolve) => { answered = resolve; });
         line.write({ session: mine, lag: 0 });
         const late = setTimeout(() => broken(new Error('no answer within a beat')), beatEvery * 1000);
-        const { over: dead, cancel_ids, cancel_epochs } = await Promise.race([reply, failed]).finally(() => clearTimeout(late));
+        const { over: dead, drain, cancel_ids, cancel_epochs } = await Promise.race([reply, failed]).finally(() => clearTimeout(late));
         if (dead) return over(mine);
+        if (drain && !stopping) stop();
         trustedUntil = Math.max(trustedUntil, asked + 0.8 * lease);
         cancel(keys(cancel_ids, cancel_epochs));
         pump();

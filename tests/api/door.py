@@ -37,13 +37,17 @@ class Api:
 
     async def finish(self, task: str, status: str = "COMPLETED", *, result: str | None = None, error: str | None = None) -> None:
         """End a task as a scheduler would."""
-        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
-            await leaves.make(connection)
+        await self.make_leaves()
         await self.sql(
             "update tasks set status = %s, result = %s::jsonb, error = %s, finished_at = now(), updated_at = now(), "
             "attempt = 1, epoch = 1, session = null, stream = null where id = %s",
             *(status, result, error, task),
         )
+
+    async def make_leaves(self) -> None:
+        """Make the leaves of the days, as a scheduler would."""
+        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
+            await leaves.make(connection)
 
     async def hold(self, task: str) -> None:
         """Give a task to a worker."""

@@ -10,6 +10,7 @@ import pytest
 from doors.town import HERE, Town, one_of_two_is_killed
 from faults.processes import Process
 from faults.waiting import until
+from system.calls import call
 
 from taskrunner import Client
 
@@ -78,6 +79,19 @@ async def test_it_stops_when_asked(town: Town, worker: Path) -> None:
         assert (await client.wait(made[0].id, 5)).succeeded
         given_back = await client.get(made[1].id)
         assert (given_back.status, given_back.attempt) == ("PENDING", 0)
+
+
+async def test_it_drains_when_somebody_says_so(town: Town, worker: Path) -> None:
+    await town.service.said("ready")
+    node = hire(town, worker)
+    async with Client(town.url) as client:
+        task = await client.create("work", {"seconds": 0.3, "n": 1})
+        await until(lambda: town.open_at(node.pid), within=20, what="it to run")
+        (session,) = [one["session"] for one in call("GET", f"{town.url}/api/workers")[1]["items"]]
+        assert call("POST", f"{town.url}/api/workers/{session}/drain")[0] == 202
+        await until(lambda: node.poll() is not None, within=10, what="its end")
+        assert node.returncode == 0, town.logs()
+        assert (await client.wait(task.id, 5)).result == {"n": 1}
 
 
 async def test_it_goes_on_when_the_scheduler_was_killed(town: Town, worker: Path) -> None:

@@ -27,11 +27,11 @@ async def test_a_pause_survives_restarts_and_ends_when_it_is_resumed(house: Hous
     await gates.close(scope, name)
     assert await gates_are(house, (scope, name))
     kept, free = await create(house, "u", "shut"), await create(house)
-    address, stop = await house.scheduler()
+    address, stop = await house.scheduler(lease=30)
     man = await house.workman(address, types=("t", "u"))
     assert split((await man.take()).ids, ID) == [free.bytes]
     await stop()
-    address, _ = await house.scheduler()
+    address, _ = await house.scheduler(lease=30)
     man = await house.workman(address, types=("t", "u"))
     later = await create(house)
     assert split((await man.take()).ids, ID) == [later.bytes]
@@ -43,7 +43,7 @@ async def test_a_pause_survives_restarts_and_ends_when_it_is_resumed(house: Hous
 
 
 async def test_a_pause_is_heard_by_a_running_scheduler(house: House) -> None:
-    address, _ = await house.scheduler()
+    address, _ = await house.scheduler(lease=30)
     man = await house.workman(address)
     await Gates(house.store).close("queue", "default")
     await asyncio.sleep(1.1)  # that is what is promised
@@ -58,7 +58,7 @@ async def test_a_suspect_of_a_paused_queue_waits_too(house: House) -> None:
     async with house.store.pool.connection() as connection:
         await connection.execute("update tasks_live set crashes = 1, attempt = 1, max_attempts = 5, timeout = 9")
     await Gates(house.store).close("queue", "default")
-    address, _ = await house.scheduler()
+    address, _ = await house.scheduler(lease=30)
     man = await house.workman(address)
     assert split((await man.take()).ids, ID) == [free.bytes]
     await man.report(0)
@@ -73,7 +73,7 @@ async def test_a_suspect_of_a_paused_queue_waits_too(house: House) -> None:
 async def test_a_gate_that_is_closed_until_a_time_opens_by_itself(house: House) -> None:
     async with house.store.pool.connection() as connection:
         await connection.execute("insert into gates values ('queue', 'default', now() + interval '0.7 seconds')")
-    address, _ = await house.scheduler()
+    address, _ = await house.scheduler(lease=30)
     man = await house.workman(address)
     began = time.monotonic()
     id_ = await create(house)

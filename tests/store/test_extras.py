@@ -99,14 +99,15 @@ async def test_progress_stays_with_a_finished_task_and_goes_with_the_next_attemp
 
 
 @pytest.mark.parametrize(
-    ("kind", "batch", "status", "result", "error"),
+    ("kind", "batch", "told"),
     [
-        (COMPLETED, lambda held: held.done('{"a": 1}'), "COMPLETED", {"a": 1}, None),
-        (ERROR, lambda held: held.error(None, "broken"), "FAILED", None, "broken"),
-        (CANCELLED, lambda held: held.batch(), "CANCELLED", None, None),
+        (COMPLETED, lambda held: held.done('{"a": 1}'), ("COMPLETED", {"a": 1}, None)),
+        (ERROR, lambda held: held.error(None, "broken"), ("FAILED", None, "broken")),
+        (CANCELLED, lambda held: held.batch(), ("CANCELLED", None, None)),
     ],
 )
-async def test_the_end_calls_back(desk: Desk, kind: Any, batch: Any, status: str, result: Any, error: str | None) -> None:
+async def test_the_end_calls_back(desk: Desk, kind: Any, batch: Any, told: tuple[str, Any, str | None]) -> None:
+    status, result, error = told
     held = await desk.held(2, queue="q", callback_url=URL, metadata='{"order": 7}')
     settled = await desk.settling.settle(kind, batch(held))
     assert [(back.lane.queue, back.lane.task_type, back.due_in) for back in settled.back] == [("q", "webhook", 0.0)]

@@ -132,7 +132,7 @@ async def test_fifty_at_once_make_one_task(desk: Desk, dsn: str) -> None:
 
 async def test_batches_with_the_same_keys_in_any_order_never_deadlock(desk: Desk, dsn: str) -> None:
     names = [f"k{n}" for n in range(30)]
-    shuffle = random.Random(5).sample  # noqa: S311 — a scenario
+    shuffle = random.Random(5).sample
     hows: list[OnConflict] = ["return", "replace", "postpone"]
 
     async def batch(store: Any, round_: int) -> None:
@@ -215,3 +215,11 @@ async def test_keys_are_kept_for_a_day(desk: Desk) -> None:
     await desk.db.execute("update idempotency_keys set created_at = now() - interval '24 hours 1 second' where key = 'old'")
     assert await desk.upkeep.forget_keys() == 1
     assert [row["key"] for row in await desk.rows("select key from idempotency_keys")] == ["new"]
+
+
+async def test_a_retry_by_hand_that_finds_its_key_taken_names_the_holder(desk: Desk) -> None:
+    held = await desk.held(unique_key="k")
+    await desk.settling.settle(COMPLETED, held.done())
+    (answer,) = await each(desk, task("k"))
+    with pytest.raises(Conflict, match=f"the live task {only(answer).id} has this task's unique_key"):
+        await desk.store.retry(held.ids[0])

@@ -50,7 +50,7 @@ async def test_a_leaf_has_every_index_and_check_of_its_parent(desk: Desk) -> Non
     await desk.upkeep.make_leaves()
     (leaf, *_) = await attached(desk)
     count = "select count(*) as n from pg_index where indrelid = %s::regclass"
-    assert await desk.rows(count, leaf) == await desk.rows(count, "tasks_finished") == [{"n": 3}]
+    assert await desk.rows(count, leaf) == await desk.rows(count, "tasks_finished") != [{"n": 0}]
     checks = "select count(*) as n from pg_constraint where contype = 'c' and conrelid = %s::regclass"
     assert await desk.rows(checks, leaf) == await desk.rows(checks, "tasks_finished")
 

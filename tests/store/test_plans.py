@@ -9,7 +9,10 @@ import pytest
 from store.desk import Desk, T
 
 from taskrunner.domain.lanes import BEGINNING, NIL, Mark, Serves
+from taskrunner.domain.task import NewTask, OnConflict
+from taskrunner.store.keyed import Request, create_each
 from taskrunner.store.pool import Line
+from taskrunner.store.queries import sql
 from taskrunner.store.settling import COMPLETED, ERROR, GIVEN_BACK
 
 EXPLAIN = """load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_analyze = on;
@@ -157,3 +160,27 @@ async def test_looking_after_the_lost_reads_only_what_is_held(grown: Desk, ask: 
         assert "tasks_live" not in scanned(plan)
         assert "tasks_live_pkey" not in walked(plan)
         assert buffers(plan) < 50
+
+
+async def test_keys_and_expiry_read_their_index(grown: Desk) -> None:
+    """However many tasks wait without a key and without an end."""
+    async with grown.store.pool.connection() as connection:
+        plans: list[dict[str, Any]] = []
+
+        def noted(diagnostic: Any) -> None:
+            if "plan:" in diagnostic.message_primary:
+                plans.append(json.loads(diagnostic.message_primary.split("plan:", 1)[1])["Plan"])
+
+        await connection.execute("analyze tasks_live")
+        connection.add_notice_handler(noted)
+        await connection.execute(EXPLAIN, prepare=False)
+        hows: list[OnConflict] = ["return", "return", "replace", "postpone"]
+        for how in hows:
+            await create_each(
+                connection, [Request(NewTask(task_type="t", payload="1", unique_key="k", on_conflict=how), None)], patient=False
+            )
+        await connection.execute(sql("expire_tasks"), {"limit": 1_000})
+        connection.remove_notice_handler(noted)
+    used = {index for plan in plans for index in indexes(plan)}
+    assert {"tasks_live_unique", "tasks_live_expiring"} <= used
+    assert [plan for plan in plans if "tasks_live" in scanned(plan) or buffers(plan) > 100] == []

@@ -17,6 +17,7 @@ EXITS = {  # every statement by which a task leaves a worker
     "give_back_tasks": {"back", "gone"},
     "take_back_tasks": {"back", "gone"},
     "release_claims": {"back"},
+    "release_unheard": {"back"},
     "force_cancels": {"gone"},
 }
 ENDINGS = {name for name, ctes in EXITS.items() if "gone" in ctes} | {"bulk_cancel", "cancel_pending", "expire_tasks"}

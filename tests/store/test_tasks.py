@@ -42,14 +42,14 @@ async def test_each_filter_finds_its_tasks_live_or_finished(desk: Desk) -> None:
     assert await found() == {0, 1, 2}
     assert await found(task_type="mail") == {0}
     assert await found(queue="slow") == {1}
-    assert await found(tag="b") == {0, 1}
-    assert await found(tag="c") == {2}
-    assert await found(tag="nobody's") == set()
+    assert await found(tags=("b",)) == {0, 1}
+    assert await found(tags=("c",)) == {2}
+    assert await found(tags=("nobody's",)) == set()
     assert await found(statuses=(Status.COMPLETED,)) == {2}
     assert await found(statuses=(Status.PENDING, Status.COMPLETED)) == {0, 1, 2}
     assert await found(created_after=born[mail]) == {1, 2}
     assert await found(created_before=born[slow]) == {0}
-    assert await found(created_after=born[mail], queue="slow", tag="b", task_type="t") == {1}
+    assert await found(created_after=born[mail], queue="slow", tags=("b",), task_type="t") == {1}
 
 
 async def test_counts_are_live_ones_as_they_are_and_finished_ones_from_the_tally(desk: Desk) -> None:

@@ -87,3 +87,10 @@ def error(ctx: Context, payload: Any) -> None:
 @task("child.result", isolation="process")
 def result(ctx: Context, payload: int) -> str:
     return "x" * payload
+
+
+@task("child.progress", isolation="process")
+def progress(ctx: Context, payload: int) -> str:
+    for n in range(1, payload + 1):
+        ctx.progress(n / payload, f"step {n}")
+    return "said"

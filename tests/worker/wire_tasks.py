@@ -47,3 +47,12 @@ async def exits_in_the_background(ctx: Context, payload: Any) -> str:
     background = asyncio.ensure_future(leave())
     await asyncio.wait([background])
     return "still here"
+
+
+@task("wire.tell")
+async def tell(ctx: Context, payload: str) -> None:
+    """Until the file is there, saying so."""
+    await ctx.progress(0.4, "waiting for the file")
+    while not Path(payload).exists():
+        await asyncio.sleep(0.005)
+    await ctx.progress(1, "seen")

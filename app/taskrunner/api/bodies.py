@@ -12,7 +12,6 @@ from taskrunner.api.errors import Fault, Problem
 from taskrunner.api.fields import (
     CENTURY,
     MONTH,
-    PAYLOAD_BYTES,
     BackoffBody,
     Instant,
     Metadata,
@@ -23,12 +22,9 @@ from taskrunner.api.fields import (
     Traceparent,
     UniqueKey,
     WebUrl,
-    instant,
 )
 from taskrunner.api.guard import pointer
 from taskrunner.domain.task import NewTask, OnConflict
-
-__all__ = ["BATCH_BYTES", "BATCH_TASKS", "CENTURY", "MONTH", "PAYLOAD_BYTES", "TASK_BYTES", "Seconds", "Tag", "instant"]
 
 TASK_BYTES = 1 << 20
 BATCH_BYTES = 8 << 20

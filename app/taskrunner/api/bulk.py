@@ -63,7 +63,7 @@ class Bulk:
                     body=Body({JSON: BulkBody}, EXAMPLE if verb != "cancel" else {"queue": "mail"}),
                     answers={202: begun},
                     errors=(INVALID,),
-                    about=f"{about}\nDone in the background, in batches, and goes on after a restart. Tasks made later are not meant.",
+                    about=f"{about}\nDone in the background, in batches, also after a restart. What is made, or ends, later is not meant.",
                 )
                 for verb, about in verbs.items()
             ),

@@ -1,6 +1,7 @@
 """What the API answers: tasks as JSON. Payloads and results are JSON text already and are spliced in, never read again."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import orjson
@@ -47,7 +48,7 @@ def created_document(task: NewTask, created: Created) -> dict[str, object]:
         "error": None,
         "unique_key": task.unique_key,
         "expires_at": None if task.expires_at is None else moment(task.expires_at),
-        "backoff": task.backoff,
+        "backoff": None if task.backoff is None else {name: said for name, said in asdict(task.backoff).items() if said is not None},
         "metadata": {} if task.metadata is None else orjson.Fragment(task.metadata),
         "traceparent": task.traceparent,
         "callback_url": task.callback_url,

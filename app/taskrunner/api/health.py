@@ -21,6 +21,7 @@ class Readiness:
         self._store = store
         self._reason: str | None = NO_SCHEMA
         self.opened = asyncio.Event()
+        self.looked = asyncio.Event()  # once, whatever was seen
 
     @property
     def open(self) -> bool:
@@ -39,10 +40,12 @@ class Readiness:
                 if await self._store.ready():
                     self._reason = None
                     self.opened.set()
+                    self.looked.set()
                     return
                 self._reason = NO_SCHEMA
             except Unavailable as error:
                 self._reason = str(error)
+            self.looked.set()
             await asyncio.sleep(LOOK)
 
     def close(self, reason: str) -> None:

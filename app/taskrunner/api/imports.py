@@ -13,7 +13,7 @@ from taskrunner.api.requests import LINE_BYTES, refuse_encoded
 from taskrunner.api.routes import NDJSON
 from taskrunner.domain.errors import BadTask
 from taskrunner.domain.task import NewTask
-from taskrunner.store.imports import Imports
+from taskrunner.store.imports import Import, Imports
 
 CHUNK_LINES = 2_000
 CHUNK_BYTES = 1 << 20
@@ -32,14 +32,7 @@ async def import_tasks(request: web.Request, imports: Imports) -> web.StreamResp
     if "Idempotency-Key" in request.headers:
         raise bad_parameter("Idempotency-Key", "cannot be used with a stream: give the tasks a unique_key in arrays, or leave it out")
     async with imports.begin() as stream:
-        first = 1
-        async for lines in _chunks(request.content):
-            tasks = await asyncio.to_thread(_read, lines, first)
-            try:
-                await stream.add(tasks)
-            except BadTask as bad:
-                raise _at_line(first + bad.index, [Fault("", f"was refused by the database: {bad}")]) from None
-            first += len(lines)
+        await _gather(request.content, stream)
         await stream.commit()
         response = web.StreamResponse(status=201, headers={hdrs.CONTENT_TYPE: NDJSON})
         await response.prepare(request)
@@ -47,6 +40,34 @@ async def import_tasks(request: web.Request, imports: Imports) -> web.StreamResp
             await response.write(block)
         await response.write_eof()
         return response
+
+
+async def _gather(content: StreamReader, stream: Import) -> None:
+    """Read ahead while the database takes what was read before."""
+    first = 1
+    adding: asyncio.Future[None] | None = None
+    try:
+        async for lines in _chunks(content):
+            tasks = await asyncio.to_thread(_read, lines, first)
+            if adding is not None:
+                await adding
+            adding = asyncio.ensure_future(_add(stream, tasks, first))
+            first += len(lines)
+        if adding is not None:
+            await adding
+    finally:
+        if adding is not None and not adding.done():
+            adding.cancel()
+            await asyncio.wait([adding])
+        if adding is not None and not adding.cancelled():
+            adding.exception()  # an earlier line is not why we stopped, or it was raised already
+
+
+async def _add(stream: Import, tasks: Sequence[NewTask], first: int) -> None:
+    try:
+        await stream.add(tasks)
+    except BadTask as bad:
+        raise _at_line(first + bad.index, [Fault("", f"was refused by the database: {bad}")]) from None
 
 
 async def _chunks(content: StreamReader) -> AsyncIterator[list[bytes]]:

@@ -1,4 +1,7 @@
-"""The first page and the reader of the API's description: static files, read once, served with headers under which injected markup cannot run."""
+"""The first page, and the reader of the API's description.
+
+Static files, read once, served with headers under which injected markup cannot run.
+"""
 
 from importlib.resources import files
 

@@ -46,7 +46,7 @@ class Pull:
     async def claim(self, session: UUID | None, who: Puller, *, wait: float, gone: Callable[[], bool]) -> Claim | None:
         """Tasks for the worker, as soon as there are any, or none after ``wait`` seconds. Without a session one begins. None: it is dead.
 
-        ``gone`` says whether the client has hung up: then what was claimed goes back.
+        One that is to drain waits in vain. ``gone`` says whether the client has hung up: then what was claimed goes back.
         """
         self._listen()
         began = kept = self._loop.time()
@@ -60,9 +60,9 @@ class Pull:
             draining = renewed
             self.came_back(await self._pulling.release_unheard(session))
         claimed: list[Claimed] = []
-        while not (claimed or draining or self._closed or gone()):
+        while not (claimed or self._closed or gone()):
             news = self._news
-            claimed = await self._take(session, who, fresh=began)
+            claimed = [] if draining else await self._take(session, who, fresh=began)
             left = began + wait - self._loop.time()
             if claimed or left <= 0:
                 break

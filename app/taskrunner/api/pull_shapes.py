@@ -29,6 +29,8 @@ def _result(value: Any) -> str:
 
 Epoch = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 Pair = tuple[UUID, Epoch]
+# Without prefixItems, which not every reader of OpenAPI 3.1 knows.
+HeldPair = Annotated[tuple[UUID, int], WithJsonSchema({"type": "array", "minItems": 2, "maxItems": 2, "description": "id and epoch"})]
 Result = Annotated[str, PlainValidator(_result), WithJsonSchema({"description": "any JSON value, at most 1 MiB"})]
 Word = Annotated[str, Strict()]
 OutcomeWord = Literal["COMPLETED", "RETRY", "FAILED", "SNOOZED", "RELEASED", "CANCELLED"]
@@ -99,14 +101,15 @@ class ClaimAnswer(TypedDict):
 
 
 class BeatAnswer(TypedDict):
-    """Whether the session lives (if not: stop everything), and which of its tasks somebody asked to cancel."""
+    """Whether the session lives (if not: stop everything), which of its tasks somebody asked to cancel, and whether it is to end."""
 
     alive: bool
-    cancel: list[tuple[UUID, int]]
+    cancel: list[HeldPair]
+    drain: bool
 
 
 class SettleAnswer(TypedDict):
     """What is committed, and what was no longer this worker's, so that nothing was written."""
 
-    settled: list[tuple[UUID, int]]
-    stale: list[tuple[UUID, int]]
+    settled: list[HeldPair]
+    stale: list[HeldPair]

@@ -63,6 +63,7 @@ async def serve(settings: Settings, store: Store) -> AsyncIterator[Door]:
             group.create_task(rooms.reader.run(), name="api: reader")
             loops = rooms.start(group)
             try:
+                await rooms.readiness.looked.wait()
                 yield door
             finally:
                 rooms.close()
@@ -85,7 +86,7 @@ class Rooms:
         self.work = Work(store)
         self.reader = Reader(store)
         self._hub = Hub(store)
-        self._readiness = Readiness(store)
+        self.readiness = Readiness(store)
         self._bulk = Bulk(Bulks(store))
         self._feed = Feed(Events(Line(store.pool, setup=EVENTS)))
 
@@ -99,7 +100,7 @@ class Rooms:
             *self.work.routes(),
             *FleetRoutes(Fleet(store), Gates(store)).routes(),
             *EventRoutes(self._feed).routes(),
-            *Health(store=store, readiness=self._readiness).routes(),
+            *Health(store=store, readiness=self.readiness).routes(),
         ]
 
     def application(self) -> web.Application:
@@ -107,8 +108,8 @@ class Rooms:
 
         def before(request: web.Request) -> None:
             refuse_strangers(request)
-            if not self._readiness.open and request.path.startswith("/api/") and request.path not in WITHOUT_SCHEMA:
-                self._readiness.check()
+            if not self.readiness.open and request.path.startswith("/api/") and request.path not in WITHOUT_SCHEMA:
+                self.readiness.check()
 
         application = web.Application(middlewares=[catching(before)], client_max_size=BATCH_BYTES)
         routes = self.routes()
@@ -122,19 +123,19 @@ class Rooms:
         self._store.settled.append(self._hub.settled)
         loops = {
             "waiting": self._hub.run(),
-            "readiness": self._readiness.run(),
+            "readiness": self.readiness.run(),
             "bulk": self._bulk_when_ready(),
             "events": self._feed.run(),
         }
         return [group.create_task(loop, name=f"api: {name}") for name, loop in loops.items()]
 
     async def _bulk_when_ready(self) -> None:
-        await self._readiness.opened.wait()
+        await self.readiness.opened.wait()
         await self._bulk.run()
 
     def close(self) -> None:
         """Take no more calls, and let nobody wait."""
-        self._readiness.close("the service is stopping")
+        self.readiness.close("the service is stopping")
         self._store.settled.remove(self._hub.settled)
         self._hub.close()
         self._feed.close()

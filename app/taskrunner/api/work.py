@@ -112,12 +112,13 @@ class Work:
     async def beat(self, request: web.Request) -> web.Response:
         """Keep the session alive, and hear what is to be cancelled."""
         body = read_body(BEAT, await json_body(request, most=CLAIM_BYTES))
-        if await self._pulling.renew(body.session) is None:
-            return answer(BeatAnswer(alive=False, cancel=[]))
+        draining = await self._pulling.renew(body.session)
+        if draining is None:
+            return answer(BeatAnswer(alive=False, cancel=[], drain=False))
         if body.running:
             await self._pulling.started(*_columns(body.running))
         self._pull.came_back(await self._pulling.release_unheard(body.session))
-        return answer(BeatAnswer(alive=True, cancel=_pairs(*await self._pulling.cancels(body.session))))
+        return answer(BeatAnswer(alive=True, cancel=_pairs(*await self._pulling.cancels(body.session)), drain=draining))
 
     async def settle(self, request: web.Request) -> web.Response:
         """Say how attempts ended; committed when answered."""

@@ -62,7 +62,7 @@ def add_actions(parser: argparse.ArgumentParser, setup: dict[str, Any], add_sett
             case _:
                 one.add_argument("ids", metavar="ID", nargs="+")
         if action == "wait":
-            one.add_argument("--timeout", type=float, default=None, metavar="SECONDS", help="give up after so long")
+            one.add_argument("--timeout", dest="patience", type=float, default=None, metavar="SECONDS", help="give up after so long")
         add_settings(one)
 
 

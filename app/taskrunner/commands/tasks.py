@@ -82,7 +82,7 @@ async def _list(client: Client, arguments: Arguments) -> int:
 
 async def _wait(client: Client, arguments: Arguments) -> int:
     async def wait(task: str) -> Task:
-        return await client.wait(task, arguments["timeout"])
+        return await client.wait(task, arguments["patience"])
 
     good = True
     for task in arguments["ids"]:

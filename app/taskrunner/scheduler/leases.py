@@ -100,6 +100,7 @@ class Leases:
                 self._loop.call_later(self._settings.beat / 4, self._beaten.set)
                 continue
             self._well()
+            self.draining = self.draining - beats.keys() | {session for session, renewed in alive.items() if renewed.drain}
             self._renewed |= {session: renewed.at for session, renewed in alive.items()}
             for session, answers in beats.items():
                 for answer in answers:

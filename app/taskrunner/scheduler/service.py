@@ -190,7 +190,9 @@ class SchedulerService:
                     here.lag = request.lag
                 alive = await self._leases.beat(session)
                 ids, epochs = self._leases.cancels.get(session, (b"", b""))
-                await stream.send_message(BeatReply(over=not alive, cancel_ids=ids, cancel_epochs=epochs, drain=session in self._leases.draining))
+                await stream.send_message(
+                    BeatReply(over=not alive, cancel_ids=ids, cancel_epochs=epochs, drain=session in self._leases.draining)
+                )
         except (StreamTerminatedError, ConnectionError):
             return
         except ValueError:

@@ -189,8 +189,17 @@ class Store:
         try:
             lane = await self._change("retry_task", id)
         except errors.UniqueViolation:
-            raise Conflict("another live task has this task's unique_key") from None
+            raise Conflict(f"the live task {await self._holder(id)} has this task's unique_key") from None
         return await self._claimable(id, lane, "is not finished: it is {status}")
+
+    async def _holder(self, id: UUID) -> UUID | None:  # noqa: A002
+        """The live task that has the unique key of this one."""
+        task = await self.get(id)
+        with translated():
+            async with self.pool.connection() as connection:
+                keys = [task.unique_key] if task else []
+                row = await (await connection.execute(sql("unique_holders"), {"unique_keys": keys}, prepare=False)).fetchone()
+        return row[1] if row else None
 
     async def run_now(self, id: UUID) -> Task | None:  # noqa: A002
         """Make a PENDING task due now. None: there is none. Raises Conflict when it is not PENDING."""

@@ -28,8 +28,8 @@ case when (select count(*) from found) = %(most)s then (select id from found ord
 -- moves: PENDING -> CANCELLED
 with look as materialized (
   select id, status, task_type, queue, tags, created_at, cancel_requested_at from tasks_live
-  where (%(after)s::uuid is null or id > %(after)s) and id < %(until)s order by id limit %(window)s),
-found as materialized (select id from look where cancel_requested_at is null and {matching} order by id limit %(most)s),
+  where %(after)s::uuid is null or id > %(after)s order by id limit %(window)s),
+found as materialized (select id from look where cancel_requested_at is null and created_at <= %(until)s and {matching} order by id limit %(most)s),
 open as materialized (
   select t.id from tasks_live t where t.id in (select id from found) and t.cancel_requested_at is null order by t.id for update skip locked),
 gone as (
@@ -48,8 +48,8 @@ select (select count(*) from open) as done, (select count(*) from found) as foun
 -- Of tasks with the same unique_key one is taken, and none while a live one has it.
 with look as materialized (
   select id, finished_at, status, task_type, queue, tags, created_at, unique_key from tasks_finished
-  where (%(after)s::uuid is null or id > %(after)s) and id < %(until)s order by id limit %(window)s),
-found as materialized (select id, finished_at, unique_key from look where {matching} order by id limit %(most)s),
+  where %(after)s::uuid is null or id > %(after)s order by id limit %(window)s),
+found as materialized (select id, finished_at, unique_key from look where finished_at <= %(until)s and {matching} order by id limit %(most)s),
 open as materialized (
   select t.id, t.finished_at from tasks_finished t join found f on t.id = f.id and t.finished_at = f.finished_at
   where t.unique_key is null or not exists (select from tasks_live l where l.unique_key = t.unique_key)
@@ -67,8 +67,8 @@ select (select count(*) from back) as done, (select count(*) from found) as foun
 -- moves: COMPLETED -> gone, FAILED -> gone, CANCELLED -> gone
 with look as materialized (
   select id, finished_at, status, task_type, queue, tags, created_at from tasks_finished
-  where (%(after)s::uuid is null or id > %(after)s) and id < %(until)s order by id limit %(window)s),
-found as materialized (select id, finished_at from look where {matching} order by id limit %(most)s),
+  where %(after)s::uuid is null or id > %(after)s order by id limit %(window)s),
+found as materialized (select id, finished_at from look where finished_at <= %(until)s and {matching} order by id limit %(most)s),
 open as materialized (
   select t.id, t.finished_at from tasks_finished t join found f on t.id = f.id and t.finished_at = f.finished_at
   order by t.id for update of t skip locked),
