@@ -10,7 +10,9 @@ PB := app/taskrunner/wire/pb
 PROTOS := $(wildcard proto/taskrunner/v1/*.proto)
 # What meets the database is tested a second time on the oldest PostgreSQL that we support, where that is installed.
 OLDEST := /usr/lib/postgresql/15/bin
-ON_OLDEST := $(wildcard $(addprefix tests/,store scheduler worker api system))
+ON_OLDEST := $(addprefix tests/,store scheduler api)
+# These watch the clock and have the machine for themselves.
+ALONE := tests/faults tests/system
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -27,11 +29,13 @@ run: $(VENV)/.run ## start everything: embedded PostgreSQL, API, scheduler, work
 
 test: check ## check, then the whole suite on real PostgreSQL
 ifneq ($(wildcard $(OLDEST)/postgres),)
-	@echo "── again on $$($(OLDEST)/postgres --version): $(ON_OLDEST)"
-	TASKRUNNER_TEST_PG_BIN=$(OLDEST) $(BIN)/pytest $(ON_OLDEST)
-	@echo "── the whole suite, on the embedded PostgreSQL"
+	@echo "── on $$($(OLDEST)/postgres --version): $(ON_OLDEST)"
+	TASKRUNNER_TEST_PG_BIN=$(OLDEST) $(BIN)/pytest --numprocesses 2 $(ON_OLDEST)
 endif
-	$(BIN)/pytest
+	@echo "── real processes, killed, stopped and cut off, one thing after the other"
+	$(BIN)/pytest $(ALONE)
+	@echo "── all the rest"
+	$(BIN)/pytest --numprocesses 2 $(addprefix --ignore=,$(ALONE))
 
 # ── for developers ──
 
