@@ -78,6 +78,7 @@ class _State:
     due_at: float | None = None  # on our clock; None: nothing is known to be there
     peek: bool = False  # to be asked when the next task is due
     empty: bool = False  # the last claim got nothing from it
+    tried_at: float = 0.0  # when that claim began
     seen_at: float = 0.0
     size: float = 256.0  # bytes of a payload, smoothed
 
@@ -132,7 +133,7 @@ class Lanes:
         return picks
 
     def claimed(self, picks: Sequence[Pick], took: Mapping[Lane, Took], *, full: bool, now: float) -> None:
-        """What the claim of ``picks`` took. ``full``: it took as many as there were places, so lanes may have more."""
+        """What the claim of ``picks`` took that began ``now``. ``full``: as many as there were places, so lanes may have more."""
         if full:
             self._width = max(NARROW, self._width // 2)
         elif len(picks) >= self._width:
@@ -146,7 +147,7 @@ class Lanes:
                 if state.mark == pick.mark:  # else something turned up before it meanwhile
                     state.mark = got.mark
             if not full and (got.n if got else 0) < pick.limit:
-                state.due_at, state.peek, state.empty = None, True, got is None
+                state.due_at, state.peek, state.empty, state.tried_at = None, True, got is None, now
 
     def to_peek(self) -> list[tuple[Lane, Mark]]:
         """Lanes that were taken from to the end: ask when their next task is due, then say ``peeked``."""
@@ -158,11 +159,11 @@ class Lanes:
     def peeked(self, lane: Lane, due_at: float, now: float) -> bool:
         """The next task behind the lane's mark is due then; whether to claim at once.
 
-        One that is due but was not to be had a moment ago is locked by somebody: by another scheduler that takes it, or by a stranger.
+        One that was due before a claim that did not get it is locked by somebody: by another scheduler that takes it, or by a stranger.
         No hurry.
         """
         state = self._lanes.setdefault(lane, _State())  # it may have been forgotten meanwhile
-        if state.empty and due_at <= now:
+        if state.empty and due_at < state.tried_at:
             due_at = now + LOCKED
         if state.due_at is None or due_at < state.due_at:
             state.due_at = due_at

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import TypeVar
 
 import structlog
@@ -15,6 +16,7 @@ from taskrunner.store.notify import Hint
 from taskrunner.wire.pb.taskrunner.v1 import SchedulerMessage, Tasks
 
 log = structlog.get_logger()
+ROUNDING = 0.0005  # seconds: uvloop rounds a timer to the nearest millisecond, and early is worse than late
 R = TypeVar("R")
 
 
@@ -42,14 +44,14 @@ class Dispatcher:
 
     def found(self, *backs: Back) -> None:
         """There are tasks in these lanes."""
-        now = self._loop.time()
+        now = monotonic()
         for lane, run_at, due_in in backs:
             self._lanes.found(lane, run_at=run_at, due_at=now + due_in, now=now)
         self._wake.set()
 
     def suspects(self, due_in: dict[str, float]) -> None:
         """Types with suspects, and the seconds until the first of each is due."""
-        now = self._loop.time()
+        now = monotonic()
         self._suspects = {name: now + seconds for name, seconds in due_in.items()}
         if due_in:
             self._wake.set()
@@ -80,13 +82,13 @@ class Dispatcher:
                 timer = self._loop.call_later(0.2, self._wake.set)
                 continue
             due_at = self._next_due()
-            timer = None if due_at is None else self._loop.call_at(due_at, self._wake.set)
+            timer = None if due_at is None else self._loop.call_later(max(0.0, due_at - monotonic()) + ROUNDING, self._wake.set)
 
     def _next_due(self) -> float | None:
         """When to look again by ourselves; None while there are no workers, or no places (a place that becomes free wakes us)."""
         classes = [serves for serves, sessions in self._roster.classes().items() if any(session.places for session in sessions)]
         types = {name for serves in classes for name, _, _ in serves.defaults}
-        now = self._loop.time()
+        now = monotonic()
         times = [due_at for name, due_at in self._suspects.items() if name in types and due_at > now]
         first = self._lanes.next_due(classes)
         return min([first, *times] if first is not None else times, default=None)
@@ -98,13 +100,13 @@ class Dispatcher:
             for serves, sessions in self._roster.classes().items():
                 seats = self._roster.seats(sessions)
                 free = min(sum(seat.free for seat in seats), BATCH)
-                picks = self._lanes.choose(serves, free, self._loop.time()) if free else []
+                picks = self._lanes.choose(serves, free, monotonic()) if free else []
                 if not picks:
                     continue
-                claimed_at = self._loop.time()
+                claimed_at = monotonic()
                 claimed, took = await self._sure(seats, self._claims.claim(picks, seats))
                 n = sum(one.n for one in claimed)
-                self._lanes.claimed(picks, took, full=n >= free, now=self._loop.time())
+                self._lanes.claimed(picks, took, full=n >= free, now=claimed_at)
                 self._deliver(claimed, claimed_at)
                 progress = True
             if not progress:
@@ -118,13 +120,13 @@ class Dispatcher:
             return False
         due = False
         for lane, due_in in await self._claims.peek(asked):
-            now = self._loop.time()
+            now = monotonic()
             due |= self._lanes.peeked(lane, now + due_in, now)
         return due
 
     async def _claim_suspects(self) -> None:
         """One suspect at a time for each session."""
-        now = self._loop.time()
+        now = monotonic()
         gates = self._lanes.gates
         due = {name for name, due_at in self._suspects.items() if due_at <= now and gates.types.get(name, 0.0) <= now}
         if not due or self._stopped:

@@ -1,7 +1,7 @@
 """Hints: "there is something in this lane". They make things quick; nothing depends on them.
 
 A hint is sent after the commit, on a connection of its own: NOTIFY inside the inserting transaction would serialise all commits.
-While one is on its way the next one fills, and after each there is a pause: a short one, that grows while there is always more to say.
+While one is on its way the next one fills, and after each there is a short pause, a longer one under load.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from taskrunner.store.pool import Connection, Line
 
 CHANNEL = "taskrunner"
 PAUSE, LONGEST_PAUSE = 0.002, 0.016
+MANY = 3_000  # tasks a second, above which a pause costs nobody anything
 MOST_LANES = 30  # a payload has 8,000 bytes; beyond that many lanes the listeners look for themselves
 
 
@@ -74,14 +75,16 @@ class Hints:
     def __init__(self, line: Line) -> None:
         self._line = line
         self._next = Hint()  # for other processes
+        self._tasks = 0  # since the last pause began
         self._wake = asyncio.Event()
         self._near = Hint()  # for this one
         self._listeners: list[Listen] = []
         self.name = uuid4().hex
 
-    def lane(self, lane: Lane, run_at: datetime, delay: float) -> None:
-        """Something in ``lane`` is due at ``run_at``, in ``delay`` seconds."""
+    def lane(self, lane: Lane, run_at: datetime, delay: float, n: int = 1) -> None:
+        """``n`` tasks are in ``lane``, the first due at ``run_at``, in ``delay`` seconds."""
         self._next.add(lane, run_at, delay)
+        self._tasks += n
         self._wake.set()
         if self._listeners:
             if not self._near.lanes:
@@ -121,8 +124,9 @@ class Hints:
                 await self._line.run(lambda connection, payload=payload: _notify(connection, payload))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
             except TaskrunnerError:
                 await asyncio.sleep(0.1)  # a hint that is lost costs a second at most
+            self._tasks = 0
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE) if self._wake.is_set() else PAUSE
+            pause = min(2 * pause, LONGEST_PAUSE) if self._tasks > MANY * pause else PAUSE
 
     def _tell(self) -> None:
         hint, self._near = self._near, Hint()

@@ -1,6 +1,7 @@
 """The store: what the API asks of the database, one method a statement."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields
@@ -115,13 +116,15 @@ class Store:
 
     def _hint(self, tasks: Sequence[NewTask], created: Sequence[Created]) -> None:
         first: dict[Lane, Created] = {}
+        tasks_of = Counter[Lane]()
         for task, made in zip(tasks, created, strict=True):
             if not made.deduplicated or task.on_conflict == "replace":
                 lane = Lane(task.queue, task.task_type, task.priority)
+                tasks_of[lane] += 1
                 if lane not in first or made.run_at < first[lane].run_at:
                     first[lane] = made
         for lane, made in first.items():
-            self.hints.lane(lane, made.run_at, (made.run_at - made.created_at).total_seconds())
+            self.hints.lane(lane, made.run_at, (made.run_at - made.created_at).total_seconds(), tasks_of[lane])
 
     async def get(self, id: UUID) -> Task | None:  # noqa: A002 — the column's name
         """The task, wherever it is in its life."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from taskrunner.worker.execute import Executor
 from taskrunner.worker.outbox import Outbox
 
-TICK = 0.05  # seconds between two looks, while there is anything to look at
+TICK = 0.02  # seconds between two looks, while there is anything to look at
 SLOW = 0.1  # seconds after which a scheduler is told that a handler runs
 PATIENCE = 2.0  # seconds that a prefetched task may wait for a slot
 AHEAD = 0.02  # seconds of work to have at hand
