@@ -117,9 +117,11 @@ def _inner(data: bytes, at: int, column: Column) -> Hot:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at ``at``, and where it ends."""
+    """The number at ``at``, and where it ends. Raises ValueError where there is none."""
     n = shift = 0
     while True:
+        if at >= len(data):
+            raise ValueError("the message is torn")
         byte = data[at]
         at += 1
         n |= (byte & 0x7F) << shift
