@@ -7,6 +7,7 @@ wait, and hints of this process wake them at once.
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from time import monotonic
 from typing import NamedTuple
 from uuid import UUID
 
@@ -35,7 +36,6 @@ class Pull:
         self._pulling = pulling
         self._hints = hints
         self._settings = settings
-        self._loop = asyncio.get_running_loop()
         self._lanes = Lanes()
         self._suspects: dict[str, float] = {}  # type: when the first is due, on our clock
         self._looked_at = float("-inf")
@@ -49,7 +49,7 @@ class Pull:
         One that is to drain waits in vain. ``gone`` says whether the client has hung up: then what was claimed goes back.
         """
         self._listen()
-        began = kept = self._loop.time()
+        began = kept = monotonic()
         draining = False
         if session is None:
             session = await self._pulling.open(who)
@@ -63,12 +63,12 @@ class Pull:
         while not (claimed or self._closed or gone()):
             news = self._news
             claimed = [] if draining else await self._take(session, who, fresh=began)
-            left = began + wait - self._loop.time()
+            left = began + wait - monotonic()
             if claimed or left <= 0:
                 break
             await self._sleep(news, left, self._serves(who))
-            if self._loop.time() - kept > self._settings.beat:
-                kept = self._loop.time()
+            if monotonic() - kept > self._settings.beat:
+                kept = monotonic()
                 await self._pulling.keep(session)
         if claimed and gone():
             for one in claimed:
@@ -98,7 +98,7 @@ class Pull:
             self._hints.subscribe(self._heard)
 
     def _heard(self, hint: Hint) -> None:
-        now = self._loop.time()
+        now = monotonic()
         for lane, (run_at, due_in) in hint.lanes.items():
             self._lanes.found(lane, run_at=run_at, due_at=now + due_in, now=now)
         self._wake()
@@ -114,7 +114,7 @@ class Pull:
     async def _sleep(self, news: asyncio.Event, seconds: float, serves: Serves) -> None:
         """Until there is news, something is due that was seen before, or it is time to look again."""
         due_at = self._lanes.next_due([serves])
-        now = self._loop.time()
+        now = monotonic()
         until_due = TICK if due_at is None or due_at <= now else due_at - now
         with suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, TICK, until_due)):
@@ -124,7 +124,7 @@ class Pull:
         """What is due now, ``who.slots`` at most: nothing is missed that was committed before ``fresh``."""
         async with self._turn:
             serves = self._serves(who)
-            if self._looked_at < self._loop.time() - TICK:
+            if self._looked_at < monotonic() - TICK:
                 await self._look()
             taken = await self._claim_all(session, serves, who.slots)
             if not taken and self._looked_at < fresh:
@@ -133,9 +133,9 @@ class Pull:
             return taken
 
     async def _look(self) -> None:
-        self._looked_at = self._loop.time()
+        self._looked_at = monotonic()
         found = await self._pulling.look()
-        now = self._loop.time()
+        now = monotonic()
         queues, types = ({name: now + seconds for at, name, seconds in found.closed if at == scope} for scope in ("queue", "type"))
         self._lanes.gates = Gates(queues, types)
         for lane, run_at, due_in in found.lanes:
@@ -147,7 +147,7 @@ class Pull:
         """A suspect first: a session runs one at a time, so the others never wait for long. What was taken before an error counts."""
         taken: list[Claimed] = []
         size = 0
-        now, gates = self._loop.time(), self._lanes.gates
+        now, gates = monotonic(), self._lanes.gates
         due = [name for name, due_at in self._suspects.items() if due_at <= now and gates.types.get(name, 0.0) <= now]
         wanted = Serves(tuple(default for default in serves.defaults if default[0] in due), serves.queues)
         try:
@@ -155,10 +155,10 @@ class Pull:
                 closed = [queue for queue, until in gates.queues.items() if until > now]
                 taken += await self._pulling.claim_suspect(wanted, session, closed=closed)
                 free -= len(taken)
-            while free > 0 and size < BATCH_BYTES and (picks := self._lanes.choose(serves, free, self._loop.time())):
+            while free > 0 and size < BATCH_BYTES and (picks := self._lanes.choose(serves, free, began := monotonic())):
                 claimed, took = await self._pulling.claim(picks, session, free)
                 n = sum(one.n for one in claimed)
-                self._lanes.claimed(picks, took, full=n >= free, now=self._loop.time())
+                self._lanes.claimed(picks, took, full=n >= free, now=began)
                 taken += claimed
                 free -= n
                 size += sum(one.size for one in took.values())

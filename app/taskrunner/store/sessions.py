@@ -62,7 +62,7 @@ class Sessions:
         return {row[0]: Renewed(row[1], row[2]) for row in rows}
 
     async def lose_stream(self, session: UUID, stream: int) -> None:
-        """The session's Work stream of that number ended without Goodbye."""
+        """The session's Work stream of that number ended."""
         await self._line.run(lambda connection: connection.execute(sql("lose_stream"), {"id": session, "stream": stream}))
 
     async def lose_beat(self, session: UUID, beat_at: datetime) -> None:
