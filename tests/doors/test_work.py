@@ -30,10 +30,17 @@ async def test_a_claim_has_all_that_a_worker_needs(door: Door) -> None:
         "timeout": 2.5,
         "run_at": task["run_at"],
         "payload": {"n": 1},
+        "traceparent": None,
     }
     assert task["run_at"].endswith("Z")
     assert (await door.client.get(made.id)).status == "QUEUED"
     assert await door.claim() == []
+
+
+async def test_a_claim_has_the_traces_that_there_are(door: Door) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    made = [await door.client.create("t"), await door.client.create("t", traceparent=trace)]
+    assert {task["id"]: task["traceparent"] for task in await door.claim(max=2)} == {made[0].id: None, made[1].id: trace}
 
 
 async def test_only_what_was_asked_for_and_is_due(door: Door) -> None:

@@ -25,6 +25,11 @@ def echo(ctx: Context, payload: Any) -> dict[str, Any]:
     return {"pid": os.getpid(), "payload": payload, "task_id": ctx.task_id, "attempt": ctx.attempt, "queue": ctx.queue}
 
 
+@task("child.trace", isolation="process")
+def trace(ctx: Context, payload: Any) -> tuple[str | None, str]:
+    return ctx.traceparent, ctx.session
+
+
 @task("child.async", isolation="process")
 async def in_a_loop(ctx: Context, payload: Order) -> int:
     await asyncio.sleep(0)

@@ -14,6 +14,16 @@ async def echo(ctx: Context, payload: Any) -> Any:
     return payload
 
 
+@task("wire.trace")
+async def trace(ctx: Context, payload: Any) -> tuple[str | None, str]:
+    return ctx.traceparent, ctx.session
+
+
+@task("wire.trace_plain")
+def trace_plain(ctx: Context, payload: Any) -> tuple[str | None, str]:
+    return ctx.traceparent, ctx.session
+
+
 @task("wire.block")
 async def block(ctx: Context, payload: float) -> str:
     time.sleep(payload)

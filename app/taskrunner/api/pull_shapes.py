@@ -90,6 +90,7 @@ class ClaimedTask(TypedDict):
     timeout: float
     run_at: Moment
     payload: Json
+    traceparent: str | None
 
 
 class ClaimAnswer(TypedDict):

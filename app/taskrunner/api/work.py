@@ -4,6 +4,7 @@ import random
 import struct
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from uuid import UUID
 
 import orjson
@@ -188,9 +189,10 @@ def _tasks(one: Claimed) -> Iterable[ClaimedTask]:
         columns.floats(one.timeouts),
         columns.longs(one.run_ats),
         one.payloads,
+        columns.split(one.traceparents, columns.TRACEPARENT) or repeat(b"", one.n),
         strict=True,
     )
-    for id_, epoch, attempt, max_attempts, timeout, run_at, payload in rows:
+    for id_, epoch, attempt, max_attempts, timeout, run_at, payload, traceparent in rows:
         yield ClaimedTask(
             id=UUID(bytes=id_),
             epoch=epoch,
@@ -201,6 +203,7 @@ def _tasks(one: Claimed) -> Iterable[ClaimedTask]:
             timeout=round(timeout, 3),  # PostgreSQL keeps it in four bytes
             run_at=moment(POSTGRES_EPOCH + timedelta(microseconds=run_at)),
             payload=orjson.Fragment(payload),
+            traceparent=traceparent.strip(b"\0").decode() or None,
         )
 
 

@@ -175,4 +175,5 @@ def _message(claimed: Claimed) -> Tasks:
         run_ats=claimed.run_ats,
         payloads=claimed.payloads,
         backoffs=claimed.backoffs,
+        traceparents=claimed.traceparents,
     )

@@ -26,10 +26,23 @@ class Context:
 
     ``attempt`` counts from 1 to ``max_attempts``; ``timeout`` is in seconds; ``cancelled`` turns true when somebody
     asked to cancel the task, when its time is up or when the worker lost it: a plain function in a thread should look at it now and then,
-    an async handler gets ``asyncio.CancelledError`` instead.
+    an async handler gets ``asyncio.CancelledError`` instead. ``session`` is the worker's, as ``GET /api/workers`` shows it.
     """
 
-    __slots__ = ("_cancelled", "_epoch", "_id", "_report", "_run_at", "attempt", "max_attempts", "queue", "task_type", "timeout")
+    __slots__ = (
+        "_cancelled",
+        "_epoch",
+        "_id",
+        "_report",
+        "_run_at",
+        "_traceparent",
+        "attempt",
+        "max_attempts",
+        "queue",
+        "session",
+        "task_type",
+        "timeout",
+    )
 
     def __init__(  # noqa: PLR0913 — a record, always built from keywords
         self,
@@ -44,6 +57,8 @@ class Context:
         cancelled: Callable[[], bool] = bool,
         epoch: bytes = b"",
         report: Callable[[bytes, bytes, float, str], None] = _nowhere,
+        session: str = "",
+        traceparent: bytes = b"",
     ) -> None:
         """``id`` is the task's UUID as 16 bytes, ``run_at`` its time in microseconds since 2000-01-01 UTC, as on the wire.
 
@@ -59,6 +74,8 @@ class Context:
         self._cancelled = cancelled
         self._epoch = epoch
         self._report = report
+        self.session = session
+        self._traceparent = traceparent
 
     @property
     def task_id(self) -> str:
@@ -69,6 +86,11 @@ class Context:
     def run_at(self) -> datetime:
         """When the task was due, in UTC."""
         return POSTGRES_EPOCH + timedelta(microseconds=self._run_at)
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context that the task was created in, as it was given; None where there was none."""
+        return self._traceparent.decode("ascii", "replace") if self._traceparent.strip(b"\0") else None
 
     @property
     def cancelled(self) -> bool:

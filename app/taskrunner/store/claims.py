@@ -28,6 +28,8 @@ PLANS = "; ".join(
     }.items()
 )
 
+UNTRACED = bytes(55)  # the traceparent of a task that has none
+
 
 class Seat(NamedTuple):
     """Free places of a session, on its stream of that number."""
@@ -54,6 +56,7 @@ class Claimed:
     run_ats: bytes
     payloads: list[bytes]
     backoffs: list[bytes]  # JSON, empty where the task has none; no list at all where no task has one
+    traceparents: bytes  # zeros where the task has none; empty where no task has one
 
 
 class Claims:
@@ -90,11 +93,17 @@ class Claims:
             took[lane] = Took(r.n + (before.n if before else 0), size, Mark(r.mark_at, r.mark_id))
         return claimed, took
 
-    async def claim_suspects(self, serves: Serves, seats: Sequence[Seat], *, closed: Collection[str] = ()) -> list[Claimed]:
-        """One suspect for each of the sessions that holds none, from queues that are not ``closed``."""
+    async def claim_suspects(
+        self, serves: Serves, seats: Sequence[Seat], *, alone: bool = False, closed: Collection[str] = ()
+    ) -> list[Claimed]:
+        """Tasks that lost a worker, each by itself, as many as the sessions may hold beside those that they have. None from queues that
+        are ``closed``. ``alone``: those that lost more than one.
+        """
         parameters = {
             "sessions": [seat.session for seat in seats],
             "streams": [seat.stream for seat in seats],
+            "free": [seat.free for seat in seats],
+            "alone": alone,
             "task_types": [name for name, _, _ in serves.defaults],
             "queues": None if serves.queues is None else [*serves.queues],
             "closed": [*closed],
@@ -165,6 +174,7 @@ def _claimed(r: Any, streams: dict[UUID, int], queue: str, task_type: str, n: in
         r.run_ats,
         r.payloads,
         _backoffs(r.ids, r.backoffs),
+        _traceparents(r.ids, r.traces),
     )
 
 
@@ -174,6 +184,14 @@ def _backoffs(ids: bytes, found: str | None) -> list[bytes]:
         return []
     known = {UUID(id_).bytes: orjson.dumps(backoff) for id_, backoff in orjson.loads(found).items()}
     return [known.get(id_, b"") for id_ in (ids[at : at + 16] for at in range(0, len(ids), 16))]
+
+
+def _traceparents(ids: bytes, found: bytes | None) -> bytes:
+    """The column of traceparents, from those that there are, each behind its id."""
+    if found is None:
+        return b""
+    known = {found[at : at + 16]: found[at + 16 : at + 71] for at in range(0, len(found), 71)}
+    return b"".join(known.get(ids[at : at + 16], UNTRACED) for at in range(0, len(ids), 16))
 
 
 def _lanes(lanes: Sequence[Lane]) -> dict[str, Any]:

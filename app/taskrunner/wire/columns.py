@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 ID = 16  # a UUID
 EPOCH = 8  # opaque to workers
+TRACEPARENT = 55  # W3C's text; zeros where a task has none
 
 
 def split(blob: bytes, width: int) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from itertools import repeat
 from typing import NamedTuple, TypeAlias
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from taskrunner.domain.retry import Backoff, backoff
 from taskrunner.sdk import Context, Handler, Isolation
 from taskrunner.settings import Settings
-from taskrunner.wire.columns import EPOCH, ID, floats, ints, longs, split
+from taskrunner.wire.columns import EPOCH, ID, TRACEPARENT, floats, ints, longs, split
 from taskrunner.wire.pb.taskrunner.v1 import Tasks
 
 NULL = b"null"
@@ -22,12 +22,14 @@ BACKOFF = TypeAdapter(Backoff)
 
 
 class Kind(NamedTuple):
-    """What the tasks of one message have in common. ``arrived`` is monotonic."""
+    """What the tasks of one message have in common, and what only few have: the traceparents by id. ``arrived`` is monotonic."""
 
     handler: Handler
     task_type: str
     queue: str
     arrived: float
+    session: str = ""
+    traceparents: Mapping[bytes, bytes] = {}
 
 
 # One waiting attempt: kind, id, epoch, attempt, max_attempts, timeout, run_at, payload, and its own backoff as JSON, if it has one.
@@ -35,10 +37,11 @@ class Kind(NamedTuple):
 Waiting: TypeAlias = tuple[Kind, bytes, bytes, int, int, float, int, bytes, bytes]
 
 
-def unpack(tasks: Tasks, handler: Handler, now: float) -> list[Waiting]:
+def unpack(tasks: Tasks, handler: Handler, now: float, session: str = "") -> list[Waiting]:
     """The attempts of one message. Raises ValueError when its columns are torn or not of one length."""
-    kind = Kind(handler, tasks.task_type, tasks.queue, now)
     ids = split(tasks.ids, ID)
+    traces = dict(zip(ids, split(tasks.traceparents, TRACEPARENT), strict=True)) if tasks.traceparents else {}
+    kind = Kind(handler, tasks.task_type, tasks.queue, now, session, traces)
     columns = zip(
         repeat(kind, len(ids)),
         ids,
@@ -130,6 +133,8 @@ def context_of(entry: Waiting, report: Callable[[bytes, bytes, float, str], None
         cancelled=cancelled,
         epoch=epoch,
         report=report,
+        session=kind.session,
+        traceparent=kind.traceparents.get(id_, b"") if kind.traceparents else b"",
     )
 
 

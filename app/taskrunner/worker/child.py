@@ -77,6 +77,8 @@ def _run(runner: asyncio.Runner, handler: Handler, job: dict[str, Any], payload:
         timeout=job["timeout"],
         run_at=job["run_at"],
         report=voice.report,
+        session=job["session"],
+        traceparent=job["traceparent"].encode(),
     )
     if not inspect.iscoroutinefunction(handler.function):
         return Variables().run(call_plain, handler, ctx, payload)

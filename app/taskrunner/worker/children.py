@@ -47,7 +47,8 @@ class Child:
     def run(self, entry: Waiting, report: Report) -> Ending:
         """Let the child run one attempt, and ``report`` its progress. Raises EOFError or OSError when it dies. Blocks."""
         kind, id_, epoch, attempt, max_attempts, timeout, run_at, payload, _ = entry
-        job = {"task_type": kind.task_type, "queue": kind.queue, "id": id_.hex(), "run_at": run_at}
+        job = {"task_type": kind.task_type, "queue": kind.queue, "id": id_.hex(), "run_at": run_at, "session": kind.session}
+        job["traceparent"] = kind.traceparents.get(id_, b"").decode("ascii", "replace")
         frames.send(self._sock, {**job, "attempt": attempt, "max_attempts": max_attempts, "timeout": timeout}, payload)
         said, result = self._receive()
         while "outcome" not in said:

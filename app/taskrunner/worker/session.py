@@ -146,7 +146,7 @@ class Session:
             for id_, epoch in zip(split(tasks.ids, ID), split(tasks.epochs, EPOCH), strict=True):
                 self.outbox.add(id_, epoch, RELEASED, 0)
             return
-        self.executor.accept(unpack(tasks, handler, time.monotonic()))
+        self.executor.accept(unpack(tasks, handler, time.monotonic(), str(uuid.UUID(bytes=self.id))))
         self.flow.touch()
 
     def _settle(self, settled: Settled) -> None:

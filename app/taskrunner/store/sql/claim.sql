@@ -29,37 +29,46 @@ taken as (
     max_attempts = coalesce(t.max_attempts, (%(max_attempts)b::int[])[n.lane]), timeout = coalesce(t.timeout, (%(timeouts)b::real[])[n.lane]),
     updated_at = now()
   from numbered n, seats s where t.id = n.id
-  returning n.lane, t.session, t.id, t.epoch, t.attempt, t.max_attempts, t.timeout, t.run_at, t.payload, t.backoff)
+  returning n.lane, t.session, t.id, t.epoch, t.attempt, t.max_attempts, t.timeout, t.run_at, t.payload, t.backoff, t.traceparent)
 select t.lane, t.session, m.mark_at, m.mark_id, count(*)::int as n,
   string_agg(uuid_send(t.id), '') as ids, string_agg(int8send(t.epoch), '') as epochs, string_agg(int4send(t.attempt), '') as attempts,
   string_agg(int4send(t.max_attempts), '') as max_attempts, string_agg(float4send(t.timeout), '') as timeouts,
   string_agg(timestamptz_send(t.run_at), '') as run_ats, array_agg(convert_to(t.payload::text, 'UTF8')) as payloads,
-  jsonb_object_agg(t.id, t.backoff) filter (where t.backoff is not null)::text as backoffs
+  jsonb_object_agg(t.id, t.backoff) filter (where t.backoff is not null)::text as backoffs,
+  string_agg(uuid_send(t.id) || convert_to(t.traceparent, 'UTF8'), '') filter (where octet_length(t.traceparent) = 55) as traces
 from taken t join marks m using (lane) group by t.lane, t.session, m.mark_at, m.mark_id
 
 -- name: claim_suspects
 -- moves: PENDING -> QUEUED
--- One suspect for each session that holds none.
+-- Who lost one worker comes back by a slow start: a session may hold as many that are not known to run as it runs already, or one.
+-- Who lost more may have killed them all, and comes alone: one a session, until it is over.
 with seats as materialized (
-  select array_agg(s.session order by s.ord) as sessions, array_agg(s.stream order by s.ord) as streams, count(*) as n
-  from unnest(%(sessions)b::uuid[], %(streams)b::bigint[]) with ordinality s (session, stream, ord)
+  select s.session, s.stream, row_number() over (order by k, s.ord) as seat
+  from unnest(%(sessions)b::uuid[], %(streams)b::bigint[], %(free)b::int[]) with ordinality s (session, stream, free, ord)
   join sessions x on x.id = s.session and x.stream = s.stream and x.status = 'LIVE'
-  where not exists (select from tasks_live h where h.session = s.session and h.crashes > 0)),
+  cross join lateral (
+    select case when %(alone)b::boolean then 1 - count(*) filter (where h.crashes > 1)
+                else greatest(count(*) filter (where h.crashes = 1 and h.status = 'RUNNING'), 1)
+                  - count(*) filter (where h.crashes = 1 and h.status = 'QUEUED') end as places
+    from tasks_live h where h.session = s.session and h.crashes > 0) h
+  cross join lateral generate_series(1, least(s.free, h.places)) k),
 due as materialized (
-  select t.id from tasks_live t
+  select t.id, t.run_at from tasks_live t
   where t.task_type = any(%(task_types)b::text[]) and (%(queues)b::text[] is null or t.queue = any(%(queues)b::text[]))
-    and t.queue <> all(%(closed)b::text[]) and t.status = 'PENDING' and t.key is null and not t.blocked and t.crashes > 0 and t.run_at <= now()
-  order by t.run_at, t.id limit (select n from seats) for no key update skip locked),
-numbered as (select id, (row_number() over ())::int as seat from due),
+    and t.queue <> all(%(closed)b::text[]) and t.status = 'PENDING' and t.key is null and not t.blocked and t.crashes > 0
+    and (t.crashes > 1) = %(alone)b::boolean and t.run_at <= now()
+  order by t.run_at, t.id limit (select count(*) from seats) for no key update skip locked),
+numbered as (select id, row_number() over (order by run_at, id) as seat from due),
 taken as (
   update tasks_live t
-  set status = 'QUEUED', session = s.sessions[n.seat], stream = s.streams[n.seat], epoch = t.epoch + 1, attempt = t.attempt + 1, updated_at = now()
-  from numbered n, seats s where t.id = n.id
-  returning t.session, t.queue, t.task_type, t.id, t.epoch, t.attempt, t.max_attempts, t.timeout, t.run_at, t.payload, t.backoff)
+  set status = 'QUEUED', session = s.session, stream = s.stream, epoch = t.epoch + 1, attempt = t.attempt + 1, updated_at = now()
+  from numbered n join seats s using (seat) where t.id = n.id
+  returning t.session, t.queue, t.task_type, t.id, t.epoch, t.attempt, t.max_attempts, t.timeout, t.run_at, t.payload, t.backoff, t.traceparent)
 select session, queue, task_type, uuid_send(id) as ids, int8send(epoch) as epochs, int4send(attempt) as attempts,
   int4send(max_attempts) as max_attempts, float4send(timeout) as timeouts, timestamptz_send(run_at) as run_ats,
   array[convert_to(payload::text, 'UTF8')] as payloads,
-  case when backoff is not null then jsonb_build_object(id, backoff)::text end as backoffs
+  case when backoff is not null then jsonb_build_object(id, backoff)::text end as backoffs,
+  case when octet_length(traceparent) = 55 then uuid_send(id) || convert_to(traceparent, 'UTF8') end as traces
 from taken
 
 -- name: find_lanes
