@@ -57,8 +57,8 @@ proto: $(VENV)/.dev ## generate the messages from proto/
 	@$(call generate,$(PB))
 
 lock: $(VENV)/.dev ## pin every dependency anew: requirements.txt, requirements-dev.txt
-	$(LOCK) --upgrade --extra embedded --group build pyproject.toml --output-file requirements.txt
-	$(LOCK) --upgrade --extra embedded --group dev --constraint requirements.txt pyproject.toml --output-file requirements-dev.txt
+	$(LOCK) --upgrade --extra embedded --extra otel --group build pyproject.toml --output-file requirements.txt
+	$(LOCK) --upgrade --extra embedded --extra otel --group dev --constraint requirements.txt pyproject.toml --output-file requirements-dev.txt
 
 bench: $(VENV)/.dev ## every figure of the README, about 5 minutes on an idle machine
 	$(BIN)/python tests/bench/run.py
