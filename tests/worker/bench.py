@@ -16,7 +16,7 @@ from taskrunner.settings import Settings
 from taskrunner.wire.columns import doubles, ints, split
 from taskrunner.wire.pb.taskrunner.v1 import Outcome, SchedulerMessage, Tasks, Welcome, WorkerMessage
 from taskrunner.worker.blocking import Blocking
-from taskrunner.worker.children import Children
+from taskrunner.worker.children import Children, Setup
 from taskrunner.worker.session import Session
 
 
@@ -120,11 +120,11 @@ class Bench:
 
 @asynccontextmanager
 async def open_bench(
-    *functions: Callable[..., Any], modules: Sequence[str] = (), trusted: bool = True, **settings: Any
+    *functions: Callable[..., Any], modules: Sequence[str] = (), setup: Setup | None = None, trusted: bool = True, **settings: Any
 ) -> AsyncIterator[Bench]:
     """A session with these handlers, welcomed by a scheduler for a long lease."""
     known = Settings(**settings)
-    children = Children(modules)
+    children = Children(setup or Setup(modules))
     blocking = Blocking(known.slots, children)
     try:
         async with asyncio.TaskGroup() as group:

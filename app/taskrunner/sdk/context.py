@@ -92,6 +92,10 @@ class Context:
         """The W3C trace context that the task was created in, as it was given; None where there was none."""
         return self._traceparent.decode("ascii", "replace") if self._traceparent.strip(b"\0") else None
 
+    def log_fields(self) -> dict[str, str | int]:
+        """What every log line of this attempt says, whoever writes it; for a logger of your own that does not know us."""
+        return {"task_id": self.task_id, "attempt": self.attempt, "session": self.session}
+
     @property
     def cancelled(self) -> bool:
         """True once this attempt should stop."""

@@ -100,6 +100,10 @@ class Running:
         """The id as people see it."""
         return str(UUID(bytes=self.id))
 
+    def log_fields(self) -> dict[str, str | int]:
+        """What a log line about it says."""
+        return {"task_id": self.task_id, "attempt": self.entry[3], "session": self.kind.session, "task_type": self.kind.task_type}
+
     @property
     def in_thread(self) -> bool:
         """Nothing can end a thread but itself."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from taskrunner.kit.log import ABOUT
 from taskrunner.sdk import Context, Fail, Handler, Retry, Snooze, Verdict
 from taskrunner.wire.pb.taskrunner.v1 import Outcome
 
@@ -79,7 +80,8 @@ def failed(error: BaseException) -> Ending:
 
 
 def call_plain(handler: Handler, ctx: Context, payload: bytes) -> Ending:
-    """Run a plain function, wherever this is called, and say how it ended."""
+    """Run a plain function, in the context variables of the caller, and say how it ended."""
+    ABOUT.set(ctx)
     try:
         return succeeded(handler.function(ctx, read_payload(handler, payload)))
     except BaseException as error:  # noqa: BLE001 — sys.exit() in a handler ends the attempt, not the worker

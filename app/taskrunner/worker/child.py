@@ -11,6 +11,7 @@ import threading
 from contextvars import Context as Variables
 from typing import Any
 
+from taskrunner.kit.log import ABOUT, configure
 from taskrunner.sdk import Context, Handler
 from taskrunner.worker import frames
 from taskrunner.worker.calls import MOST_MESSAGE, Ending, call_plain, clean, failed, read_payload, succeeded
@@ -25,6 +26,7 @@ def main() -> None:
     sock.set_inheritable(False)
     setup, _ = frames.receive(sock)
     sys.path[:] = setup["path"]
+    configure(setup["log_level"], setup["log_format"])
     handlers = import_handlers(setup["modules"])
     jobs: Jobs = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sock, jobs), name="reader", daemon=True).start()
@@ -82,8 +84,10 @@ def _run(runner: asyncio.Runner, handler: Handler, job: dict[str, Any], payload:
     )
     if not inspect.iscoroutinefunction(handler.function):
         return Variables().run(call_plain, handler, ctx, payload)
+    variables = Variables()
+    variables.run(ABOUT.set, ctx)
     try:
-        return succeeded(runner.run(handler.function(ctx, read_payload(handler, payload)), context=Variables()))
+        return succeeded(runner.run(handler.function(ctx, read_payload(handler, payload)), context=variables))
     except BaseException as error:  # noqa: BLE001 — sys.exit() in a handler ends the attempt, not the child
         return failed(error)
 

@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
+from taskrunner.kit.log import Form
 from taskrunner.wire.pb.taskrunner.v1 import Outcome
 from taskrunner.worker import frames
 from taskrunner.worker.attempts import Running, Waiting, Why
@@ -24,10 +25,18 @@ MERCY = 1.0  # seconds between SIGTERM and SIGKILL
 LOOK = 1_000  # milliseconds between two looks at a silent child: something that it started may hold its socket open after its death
 
 
+class Setup(NamedTuple):
+    """What a child is told first: the user's modules, and how it logs."""
+
+    modules: Sequence[str]
+    log_level: str = "info"
+    log_format: Form = None
+
+
 class Child:
     """One process and our end of its socket. It leads a process group of its own: a Ctrl-C at the terminal is for the worker alone."""
 
-    def __init__(self, modules: Sequence[str]) -> None:
+    def __init__(self, setup: Setup) -> None:
         self._sock, theirs = socket.socketpair()
         self._reaping = threading.Lock()  # a signal must not meet a process id that is free again
         self.idle_since = 0.0
@@ -36,7 +45,7 @@ class Child:
             self._process = subprocess.Popen(  # noqa: S603 — our own program
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
             )
-        frames.send(self._sock, {"path": sys.path, "modules": list(modules)})
+        frames.send(self._sock, {"path": sys.path, **setup._asdict()})
 
     @property
     def alive(self) -> bool:
@@ -86,8 +95,8 @@ class Child:
 class Children:
     """The pool. ``run`` is called from threads, everything else on the loop."""
 
-    def __init__(self, modules: Sequence[str]) -> None:
-        self._modules = modules
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
         self._loop = asyncio.get_running_loop()
         self._idle: list[Child] = []
         self._busy: dict[Running, Child] = {}
@@ -143,7 +152,7 @@ class Children:
             try:
                 child = self._idle.pop()
             except IndexError:
-                return Child(self._modules)
+                return Child(self._setup)
             if child.alive:
                 return child
             child.end()

@@ -14,6 +14,7 @@ from contextvars import Context as Variables
 from contextvars import copy_context
 from typing import Any
 
+from taskrunner.kit.log import ABOUT
 from taskrunner.sdk import Isolation
 from taskrunner.settings import Settings
 from taskrunner.wire.pb.taskrunner.v1 import Outcome
@@ -149,7 +150,9 @@ class Executor:
                 continue
             began = now
             try:
-                coroutine = handler.function(context_of(entry, self._report), read_payload(handler, entry[7]))
+                ctx = context_of(entry, self._report)
+                ABOUT.set(ctx)
+                coroutine = handler.function(ctx, read_payload(handler, entry[7]))
                 pending = coroutine.send(None)
             except StopIteration as stop:
                 now = time.monotonic()
@@ -162,8 +165,8 @@ class Executor:
                 self.floor.settle(entry, failed(error), now - began)
             else:
                 return self.floor.begin(entry, began, me), coroutine, pending
-            if len(copy_context()) or (me is not None and me.cancelling()):
-                return None  # the next handler must find neither its variables nor its cancellation
+            if len(copy_context()) > 1 or (me is not None and me.cancelling()):
+                return None  # the next handler must find neither its variables (but for ABOUT) nor its cancellation
             if now > slice_ends:
                 await asyncio.sleep(0)
                 now = time.monotonic()

@@ -58,7 +58,7 @@ class Floor:
         """The handler is done, for whatever reason: its slot is free."""
         if one.reported:
             self.lingering.discard(one)
-            log.info("a handler ended after its outcome was sent", task_id=one.task_id, task_type=one.kind.task_type)
+            log.info("a handler ended after its outcome was sent", **one.log_fields())
         else:
             self._report(one, _as_asked(one, ending))
         self._freed()
@@ -107,7 +107,7 @@ class Floor:
     def _overdue(self, one: Running) -> None:
         self.lingering.add(one)
         self._report(one, _as_asked(one, STOPPED))
-        log.info("a handler was asked to stop and still runs; its slot stays taken", task_id=one.task_id, task_type=one.kind.task_type)
+        log.info("a handler was asked to stop and still runs; its slot stays taken", **one.log_fields())
 
 
 def _as_asked(one: Running, ending: Ending) -> Ending:

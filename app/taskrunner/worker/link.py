@@ -82,7 +82,7 @@ class Link:
         def welcomed(welcome: Welcome) -> None:
             nonlocal began, moving
             began, self.connected, self._trouble = time.monotonic(), place, ""
-            log.info("connected", scheduler=str(place), session=self._session.id.hex())
+            log.info("connected", scheduler=str(place), session=self._session.name)
             if len(places) > 1:
                 pause = random.uniform(*MOVE)  # noqa: S311 — jitter
                 moving = asyncio.get_running_loop().call_later(pause, conversation.leave, "going to another scheduler")
@@ -94,9 +94,9 @@ class Link:
         try:
             await conversation.hold(place)
         except* Parted as parted:
-            log.info("parted", scheduler=str(place), reason=said(parted))
+            log.info("parted", scheduler=str(place), session=self._session.name, reason=said(parted))
         except* BROKEN as broken:
-            self._complain("the stream to a scheduler broke", said(broken), scheduler=str(place))
+            self._complain("the stream to a scheduler broke", said(broken), scheduler=str(place), session=self._session.name)
         finally:
             self._conversation = self.connected = None
             if moving is not None:

@@ -43,6 +43,11 @@ class Session:
         self._said = (0, 0)  # the capacity, on this stream
         self.parted = False  # Goodbye is said, on this stream
 
+    @property
+    def name(self) -> str:
+        """The id as people see it."""
+        return str(uuid.UUID(bytes=self.id))
+
     # ── what it says ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def hello(self, *, name: str, address: str) -> WorkerMessage:
@@ -97,7 +102,7 @@ class Session:
             self.over(self.id)
             return False
         if lost := keys(welcome.lost_ids, welcome.lost_epochs):
-            log.warning("tasks were lost to other workers while there was no connection", tasks=len(lost))
+            log.warning("tasks were lost to other workers while there was no connection", tasks=len(lost), session=self.name)
             self.executor.lose(lost)
             self.outbox.drop(lost)
         self._resumed = True
@@ -131,7 +136,7 @@ class Session:
         """``session`` is dead: drop everything and be a new one. False when that has happened already."""
         if session != self.id:
             return False
-        log.warning("the session is over: its tasks run elsewhere", session=session.hex(), running=len(self.executor.floor.running))
+        log.warning("the session is over: its tasks run elsewhere", session=self.name, running=len(self.executor.floor.running))
         self.id = uuid.uuid4().bytes
         self._resumed = False
         self.executor.trusted_until = 0.0
@@ -142,15 +147,17 @@ class Session:
     def _take(self, tasks: Tasks) -> None:
         handler = self.handlers.get(tasks.task_type)
         if handler is None:
-            log.error("tasks of a type that this worker does not run are given back", task_type=tasks.task_type)
+            log.error("tasks of a type that this worker does not run are given back", task_type=tasks.task_type, session=self.name)
             for id_, epoch in zip(split(tasks.ids, ID), split(tasks.epochs, EPOCH), strict=True):
                 self.outbox.add(id_, epoch, RELEASED, 0)
             return
-        self.executor.accept(unpack(tasks, handler, time.monotonic(), str(uuid.UUID(bytes=self.id))))
+        self.executor.accept(unpack(tasks, handler, time.monotonic(), self.name))
         self.flow.touch()
 
     def _settle(self, settled: Settled) -> None:
         self.outbox.settled(settled.batches)
         for id_ in split(settled.stale_ids, ID):
-            log.warning("an outcome came too late: the task was no longer this worker's", task_id=str(uuid.UUID(bytes=id_)))
+            log.warning(
+                "an outcome came too late: the task was no longer this worker's", task_id=str(uuid.UUID(bytes=id_)), session=self.name
+            )
         self.executor.pump()

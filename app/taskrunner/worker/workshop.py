@@ -19,7 +19,7 @@ from taskrunner.wire.pb.taskrunner.v1 import DescribeReply, Welcome
 from taskrunner.wire.server import serving
 from taskrunner.worker.beat import Bearers, Beat, Served
 from taskrunner.worker.blocking import Blocking
-from taskrunner.worker.children import Children
+from taskrunner.worker.children import Children, Setup
 from taskrunner.worker.link import Link
 from taskrunner.worker.loading import all_handlers
 from taskrunner.worker.places import Place
@@ -65,7 +65,7 @@ async def work(settings: Settings, addresses: Sequence[str], mail_dir: Path | No
 
 @asynccontextmanager
 async def _open_blocking(settings: Settings) -> AsyncIterator[Blocking]:
-    blocking = Blocking(settings.slots, Children(settings.handlers))
+    blocking = Blocking(settings.slots, Children(Setup(settings.handlers, settings.log_level, settings.log_format)))
     try:
         yield blocking
     finally:
