@@ -17,7 +17,7 @@ ALONE := tests/faults tests/system
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test check fix proto lock bench bench-peers bench-growth build clean python
+.PHONY: help run test test-faults soak check fix proto lock bench bench-peers bench-growth build clean python
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ endif
 	$(BIN)/pytest --numprocesses 2 $(addprefix --ignore=,$(ALONE))
 
 # ── for developers ──
+
+test-faults: $(VENV)/.dev ## every row of the acceptance table of faults, the slow ones, too; about 20 minutes
+	$(BIN)/pytest -m "faults or slow" tests
+
+MINUTES ?= 10
+soak: $(VENV)/.dev ## faults at random on one cluster for MINUTES=10, from a printed seed (SEED=… gives the same draws again)
+	PYTHONPATH=app:tests $(BIN)/python -m faults.soak --minutes $(MINUTES) $(addprefix --seed ,$(SEED))
 
 check: $(VENV)/.dev ## format, lint, types, walls between the rooms, generated code
 	$(BIN)/ruff format --check

@@ -13,11 +13,12 @@ from itertools import pairwise
 HELD = ("QUEUED", "RUNNING")
 FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
 FOREVER = float("inf")
+EARLY = 0.5  # seconds after which a worker whose connections are gone is dead
 
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One execution, as its handler saw it. ``end`` is None for one that never came to its end; ``how`` is done or stopped."""
+    """One execution, as its handler saw it. ``end`` is None for one that never came to its end; ``how`` is done, failed or stopped."""
 
     task: str
     attempt: int
@@ -73,6 +74,7 @@ class Evidence:
     changes: list[Change]
     runs: list[Run]
     absences: list[Absence] = field(default_factory=list)
+    asked: dict[int, float] = field(default_factory=dict)  # when a process was asked to stop
     longest_hold: float = FOREVER
 
     @property
@@ -87,6 +89,24 @@ class Evidence:
     def rerun(self) -> set[str]:
         """Tasks that were started more than once."""
         return {task for task, runs in self.runs_by_task.items() if len(runs) > 1}
+
+    def second_runs(self) -> dict[str, list[Run]]:
+        """Runs after the first of a task, by what the run before them met: died, cut off, asked to stop, failed, or unexplained."""
+        found: dict[str, list[Run]] = defaultdict(list)
+        for runs in self.runs_by_task.values():
+            for first, second in pairwise(runs):
+                found[self._why(first, second)].append(second)
+        return found
+
+    def _why(self, first: Run, second: Run) -> str:
+        mine = [a for a in self.absences if a.holder == first.holder and a.to >= first.start and a.since <= second.start]
+        if any(absence.to == FOREVER for absence in mine):
+            return "died"
+        if any(absence.to - absence.since >= EARLY for absence in mine):
+            return "cut off"
+        if first.how == "failed":
+            return "failed"
+        return "asked to stop" if self.asked.get(first.holder, FOREVER) <= second.start else "unexplained"
 
     def violations(self) -> list[str]:
         """One sentence for each thing that must not be."""

@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import product
 from pathlib import Path
@@ -24,21 +24,25 @@ SLOTS = 20
 SCHEDULERS = ("scheduler-1", "scheduler-2")
 WORKERS = ("worker-1", "worker-2", "worker-3")
 API = "api-1"
+API2 = "api-2"  # only where a scenario asks for it
 
 
 class Cluster:
     """Its processes by name. What is started again listens where it listened before."""
 
-    def __init__(self, folder: Path, server: Server) -> None:
+    def __init__(self, folder: Path, server: Server, *, apis: Sequence[str] = (API,)) -> None:
         self.folder = folder
         self.server = server
+        self.names = (*SCHEDULERS, *apis, *WORKERS)
         self.journals = folder / "journals"
         self.journals.mkdir(mode=0o777)
         self.links: dict[tuple[str, str], Proxy] = {}  # by worker and scheduler
-        self.wire: Proxy | None = None  # between the schedulers and PostgreSQL
-        self.ports = dict(zip((*SCHEDULERS, API), free_ports(3), strict=True))
+        self.wires: dict[str, Proxy] = {}  # between PostgreSQL and a scheduler or an API
+        self.ports = dict(zip((*SCHEDULERS, *apis), free_ports(2 + len(apis)), strict=True))
+        self.settings: dict[str, dict[str, str]] = {}  # by name: what is special about a process, whenever it is started
         self.processes: dict[str, Process] = {}
         self.absences: list[Absence] = []
+        self.asked: dict[int, float] = {}  # when a process was asked to stop
         self._starts = 0
         self._all: list[Process] = []
 
@@ -64,8 +68,9 @@ class Cluster:
             environment["FAULT_JOURNALS"] = str(self.journals)
             environment |= {"TASKRUNNER_HANDLERS": "faults.workload", "TASKRUNNER_SLOTS": str(SLOTS)}
         else:
-            dsn = self.server.at(self.wire.port) if role == "scheduler" and self.wire else self.server.dsn
+            dsn = self.server.at(self.wires[name].port if self.wires else self.server.port, user="owner")
             environment |= {"DB_DSN": dsn, "HTTP_PORT" if role == "api" else "SCHEDULER_PORT": str(self.ports[name])}
+        environment |= self.settings.get(name, {})
         process = Process(self.folder / f"{name}.{self._starts}.log", (), environment | settings)
         self.processes[name] = process
         self._all.append(process)
@@ -73,7 +78,7 @@ class Cluster:
 
     async def start(self) -> None:
         """Start what does not run, and wait until tasks can flow."""
-        for name in (*SCHEDULERS, API, *WORKERS):
+        for name in self.names:
             if name not in self.processes or not self.processes[name].alive:
                 self.launch(name)
         for name, process in self.processes.items():
@@ -111,6 +116,12 @@ class Cluster:
         where = str(self.processes[worker].events("connected")[-1]["scheduler"])
         return ports[int(where.rpartition(":")[2])]
 
+    def ask(self, name: str) -> float:
+        """SIGTERM; when."""
+        at = self.asked[self.pid(name)] = now()
+        self.processes[name].signal(signal.SIGTERM)
+        return at
+
     def resume(self, name: str, since: float) -> float:
         """SIGCONT; when."""
         at = now()
@@ -118,11 +129,11 @@ class Cluster:
         self.processes[name].signal(signal.SIGCONT)
         return at
 
-    async def revive(self) -> None:
-        """Start workers again that die, for ever: what an init system does."""
+    async def revive(self, names: Sequence[str] = WORKERS, *, but: Container[str] = ()) -> None:
+        """Start processes again that die, for ever: what an init system does. Those in ``but`` stay down for now."""
         while True:
-            for name in WORKERS:
-                if not self.processes[name].alive:
+            for name in names:
+                if name not in but and not self.processes[name].alive:
                     self.absences.append(Absence(self.pid(name), now(), FOREVER))
                     self.launch(name)
             await asyncio.sleep(0.05)
@@ -159,18 +170,27 @@ def free_ports(n: int) -> list[int]:
 
 
 @asynccontextmanager
-async def cluster(folder: Path, binaries: Path | None, *, proxied: bool = False) -> AsyncIterator[Cluster]:
-    """A running cluster. ``proxied``: workers reach the schedulers, and these the database, through proxies."""
+async def cluster(
+    folder: Path,
+    binaries: Path | None,
+    *,
+    proxied: bool = False,
+    apis: Sequence[str] = (API,),
+    settings: Mapping[str, dict[str, str]] | None = None,
+) -> AsyncIterator[Cluster]:
+    """A running cluster. ``proxied``: workers reach the schedulers, and these and the APIs the database, through proxies."""
     server = Server(folder / "postgres", free_ports(1)[0], binaries)
     async with AsyncExitStack() as stack:
         stack.callback(server.discard)
         await server.start()
-        one = Cluster(folder, server)
+        one = Cluster(folder, server, apis=apis)
+        one.settings |= settings or {}
         stack.callback(one.close)
         if proxied:
             for way in product(WORKERS, SCHEDULERS):
                 one.links[way] = await stack.enter_async_context(proxy(one.ports[way[1]]))
-            one.wire = await stack.enter_async_context(proxy(server.port))
+            for name in (*SCHEDULERS, *apis):
+                one.wires[name] = await stack.enter_async_context(proxy(server.port))
         scheduler = one.launch(SCHEDULERS[0])
         await scheduler.said("ready")
         await server.ask(HISTORY)

@@ -23,7 +23,7 @@ HISTORY = """
 create table history (
   n bigint generated always as identity primary key, at timestamptz not null default clock_timestamp(),
   leaf text not null, op text not null, id uuid not null, epoch bigint not null, attempt int not null, status text not null, session uuid);
-create function note_history() returns trigger language plpgsql as $$
+create function note_history() returns trigger language plpgsql security definer set search_path = public as $$
 declare r record;
 begin
   if tg_op = 'DELETE' then r := old; else r := new; end if;
@@ -48,9 +48,9 @@ class Server:
         self._popen: subprocess.Popen[bytes] | None = None
         self.dsn = self.at(port)
 
-    def at(self, port: int, database: str = "taskrunner") -> str:
-        """The way to it through that port."""
-        return f"postgres://postgres@127.0.0.1:{port}/{database}?sslmode=disable"
+    def at(self, port: int, database: str = "taskrunner", user: str = "postgres") -> str:
+        """The way to it through that port. ``owner`` owns the database and may do nothing else."""
+        return f"postgres://{user}@127.0.0.1:{port}/{database}?sslmode=disable"
 
     async def start(self) -> None:
         """Start it and wait until it answers; a cluster that is not there is made."""
@@ -69,7 +69,8 @@ class Server:
             async with await psycopg.AsyncConnection.connect(self.at(self.port, "postgres"), autocommit=True) as connection:
                 found = await connection.execute("select from pg_database where datname = 'taskrunner'")
                 if not found.rowcount:
-                    await connection.execute("create database taskrunner")
+                    await connection.execute("create role owner login")
+                    await connection.execute("create database taskrunner owner owner")
         except psycopg.OperationalError:
             return False
         return True

@@ -13,10 +13,12 @@ from typing import Any
 
 from faults.waiting import until
 
+import taskrunner
 from taskrunner.settings import Settings, env_name
 
 MAIN = (sys.executable, "-c", "import sys; from taskrunner.cli import main; sys.exit(main())")
 TESTS = Path(__file__).parent.parent
+APP = Path(taskrunner.__file__).parent.parent  # processes run the code that the tests import
 
 
 def end_with_us() -> None:
@@ -28,7 +30,7 @@ def end_with_us() -> None:
 def plain_environment() -> dict[str, str]:
     """Ours without any of taskrunner's settings."""
     names = {env_name(name) for name in Settings.model_fields}
-    return {name: value for name, value in os.environ.items() if name not in names} | {"PYTHONPATH": str(TESTS)}
+    return {name: value for name, value in os.environ.items() if name not in names} | {"PYTHONPATH": f"{APP}{os.pathsep}{TESTS}"}
 
 
 class Process:

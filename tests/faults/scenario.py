@@ -82,6 +82,7 @@ class Scenario:
             changes=[Change(**dict(zip(fields, (*row[:7], int(row[7]) if row[7] else None), strict=True))) for row in changes],
             runs=self.runs({row[0] for row in rows}),
             absences=self.cluster.absences,
+            asked=self.cluster.asked,
             longest_hold=self.longest_hold,
         )
 

@@ -114,3 +114,16 @@ def test_i7_a_task_that_is_held_for_too_long() -> None:
     seen = sound()
     seen.changes = seen.changes[:4]
     assert "I7" in found(seen)
+
+
+def test_a_second_run_needs_a_reason() -> None:
+    seen = sound()
+    assert {why: len(runs) for why, runs in seen.second_runs().items()} == {"cut off": 1}
+    seen.absences = [Absence(7, 2, FOREVER)]
+    assert [*seen.second_runs()] == ["died"]
+    seen.absences = [Absence(7, 2, 2.4), Absence(8, 2, FOREVER), Absence(7, 4.2, 9)]
+    assert [*seen.second_runs()] == ["unexplained"], "a moment, another process, and later"
+    seen.asked = {7: 2}
+    assert [*seen.second_runs()] == ["asked to stop"]
+    seen.runs[0].how = "failed"
+    assert [*seen.second_runs()] == ["failed"]

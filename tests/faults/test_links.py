@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from faults.checker import Absence
-from faults.cluster import LEASE, Cluster, sessions_of
+from faults.cluster import LEASE, SCHEDULERS, Cluster, sessions_of
 from faults.proxy import DOWN, UP
 from faults.scenario import busiest, open_at, scenario
 from faults.waiting import now, until
@@ -47,13 +47,15 @@ async def test_f24_results_vanish_on_the_way(town: Cluster) -> None:
 
 
 async def test_f23_the_answers_of_the_database_vanish(town: Cluster) -> None:
-    assert town.wire is not None
+    wires = [town.wires[name] for name in SCHEDULERS]
     async with scenario("F23", town) as row:
         await row.client.post_all(600, seconds=0.3)  # a backlog: whenever a slot is free, there is a claim under way
         for _ in range(4):
-            town.wire.swallows = {DOWN}
+            for wire in wires:
+                wire.swallows = {DOWN}
             await asyncio.sleep(0.3)  # the fault itself: what is committed now, nobody is told
-            town.wire.flow()
+            for wire in wires:
+                wire.flow()
             await asyncio.sleep(0.3)
         seen = await row.drained()
         unheard = {c.task for c in seen.changes if c.status == "PENDING" and c.op == "UPDATE"}

@@ -28,6 +28,9 @@ def journal(ctx: Context) -> Iterator[None]:
     try:
         yield
         event = "done"
+    except Exception:
+        event = "failed"
+        raise
     finally:
         _write(run | {"event": event})
 
@@ -41,6 +44,14 @@ async def work(ctx: Context, payload: dict[str, Any]) -> dict[str, int]:
     with journal(ctx):
         await asyncio.sleep(payload["seconds"])
     return {"n": payload["n"]}
+
+
+@task("flaky", backoff_base=0.1)
+async def flaky(ctx: Context, payload: dict[str, Any]) -> None:
+    with journal(ctx):
+        await asyncio.sleep(payload["seconds"])
+        if ctx.attempt < payload["good"]:
+            raise RuntimeError(f"attempt {ctx.attempt} goes wrong")
 
 
 @task("blocking")
