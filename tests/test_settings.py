@@ -101,6 +101,9 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TASKRUNNER_RETENTION", "60"),
         ("TASKRUNNER_LOG_LEVEL", "loud"),
         ("TASKRUNNER_WEBHOOK_ALLOW", "10.0.0.1/8"),
+        ("TASKRUNNER_TLS_KEY", "/key.pem"),
+        ("TASKRUNNER_TLS_CA", "/ca.pem"),
+        ("TASKRUNNER_MAX_CONNECTIONS", "9"),
     ],
 )
 def test_bad_values_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
@@ -108,6 +111,14 @@ def test_bad_values_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, variabl
     with pytest.raises(ValidationError) as refusal:
         Settings()
     assert {env_name(str(detail["loc"][0])) for detail in refusal.value.errors()} == {variable}
+
+
+def test_a_certificate_needs_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKRUNNER_TLS_CERT", "/cert.pem")
+    with pytest.raises(ValidationError, match="must be set where TASKRUNNER_TLS_CERT is"):
+        Settings()
+    monkeypatch.setenv("TASKRUNNER_TLS_KEY", "/key.pem")
+    assert Settings().tls_key == Path("/key.pem")
 
 
 def test_settings_cannot_be_changed() -> None:

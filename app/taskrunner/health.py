@@ -3,12 +3,13 @@
 import asyncio
 import http.client
 
-from grpclib.client import Channel
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from taskrunner.domain.errors import ConfigurationError
 from taskrunner.settings import Role, Settings, env_name
+from taskrunner.wire.channel import open_channel
 
 PATIENCE = 3.0
 # An address that stands for all of a machine's is asked on the machine itself.
@@ -28,8 +29,8 @@ async def _trouble(role: Role, settings: Settings) -> str | None:
         return f"the {role} cannot be asked: {env_name(f'{name}_port')} is 0, so only its own process knows the port"
     host = NEAR.get(host, host)
     try:
-        said = await asyncio.to_thread(_ask_http, host, port) if role == "api" else await _ask_grpc(host, port)
-    except (OSError, http.client.HTTPException, GRPCError, StreamTerminatedError) as error:
+        said = await asyncio.to_thread(_ask_http, host, port) if role == "api" else await _ask_grpc(host, port, settings)
+    except (OSError, http.client.HTTPException, GRPCError, StreamTerminatedError, ConfigurationError) as error:
         said = str(error) or f"no answer within {PATIENCE:g} seconds"
     return said and f"the {role} on {host}:{port} is not ready: {said}"
 
@@ -44,8 +45,8 @@ def _ask_http(host: str, port: int) -> str | None:
         connection.close()
 
 
-async def _ask_grpc(host: str, port: int) -> str | None:
-    async with Channel(host, port) as channel:
+async def _ask_grpc(host: str, port: int, settings: Settings) -> str | None:
+    async with open_channel(host, port, settings) as channel:
         answer = await HealthStub(channel).Check(HealthCheckRequest(), timeout=PATIENCE)
     status = HealthCheckResponse.ServingStatus.Name(answer.status)
     return None if status == "SERVING" else status

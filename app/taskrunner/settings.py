@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "TASKRUNNER_"
@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     scheduler_address: Words = _seed(
         "scheduler_address", (), "host:port of the schedulers, separated by commas; every address behind a name counts"
     )
+    tls_cert: Path | None = Field(None, description="certificate (PEM, with its chain) of this process: its gRPC connections are TLS")
+    tls_key: Path | None = Field(None, validate_default=True, description="private key of the certificate (PEM, without a password)")
+    tls_ca: Path | None = Field(None, description="CA (PEM) that the other side's certificate must be from; clients must have one, too")
+    max_connections: int = Field(1000, ge=10, le=100_000, description="connections that each server of this process holds at once")
 
     # The worker.
     queues: Words = Field(("*",), description="queues that this worker serves; * is every queue")
@@ -111,6 +115,16 @@ class Settings(BaseSettings):
                 ip_network(network)
             except ValueError as error:
                 raise ValueError(f"{network!r} must be a network such as 10.0.0.0/8: {error}") from error
+        return value
+
+    @field_validator("tls_key", "tls_ca")
+    @classmethod
+    def _goes_with_the_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        cert = info.data.get("tls_cert")
+        if value is not None and cert is None:
+            raise ValueError(f"has no use without {PREFIX}TLS_CERT")
+        if value is None and cert is not None and info.field_name == "tls_key":
+            raise ValueError(f"must be set where {PREFIX}TLS_CERT is")
         return value
 
     @property

@@ -58,8 +58,7 @@ async def serve(settings: Settings, store: Store) -> AsyncIterator[Scheduler]:
         async with asyncio.TaskGroup() as group:
             loops = office.start(group)
             try:
-                where = (settings.scheduler_host, settings.scheduler_port)
-                async with serving(office.service, *where, health=office.health, settings="SCHEDULER_HOST, SCHEDULER_PORT") as address:
+                async with serving(office.service, settings, "scheduler", health=office.health) as address:
                     try:
                         yield Scheduler(address)
                     finally:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
-from grpclib.client import Channel, Stream, StreamStreamMethod
+from grpclib.client import Stream, StreamStreamMethod
 
+from taskrunner.settings import Settings
+from taskrunner.wire.channel import open_channel
 from taskrunner.wire.pb.taskrunner.v1 import BeatReply, BeatRequest
 from taskrunner.worker.attempts import keys
 from taskrunner.worker.places import BROKEN, Place, find_places, said
@@ -46,8 +48,9 @@ class Bearers:
 class Beat:
     """Made on the worker's loop. Its thread starts with the first ``serve``; ``ended`` is done when it has died."""
 
-    def __init__(self, addresses: Sequence[str], bearers: Bearers) -> None:
+    def __init__(self, addresses: Sequence[str], bearers: Bearers, settings: Settings) -> None:
         self._addresses = addresses
+        self._settings = settings
         self._bearers = bearers
         self._worker_loop = asyncio.get_running_loop()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -131,7 +134,7 @@ class Beat:
 
     async def _beat(self, served: Served, place: Place, answered: asyncio.Event) -> None:
         async with (
-            Channel(place.host, place.port) as channel,
+            open_channel(place.host, place.port, self._settings, name=place.name) as channel,
             StreamStreamMethod(channel, METHOD, BeatRequest, BeatReply).open() as stream,
         ):
             await stream.send_request()

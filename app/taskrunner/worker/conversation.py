@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from grpclib.client import Channel, Stream, StreamStreamMethod
+from grpclib.client import Stream, StreamStreamMethod
 
+from taskrunner.settings import Settings
+from taskrunner.wire.channel import open_channel
 from taskrunner.wire.codec import Codec
 from taskrunner.wire.pb.taskrunner.v1 import Goodbye, SchedulerMessage, Welcome, WorkerMessage
 from taskrunner.worker.places import Place
@@ -27,10 +29,11 @@ class Parted(Exception):
 class Conversation:
     """``welcomed`` is called once a scheduler has accepted the Hello. grpclib's streams know no timeouts: they are all here."""
 
-    def __init__(self, session: Session, hello: WorkerMessage, *, send_within: float, welcomed: Callable[[Welcome], None]) -> None:
+    def __init__(self, session: Session, hello: WorkerMessage, *, settings: Settings, welcomed: Callable[[Welcome], None]) -> None:
         self._session = session
         self._hello = hello
-        self._send_within = send_within
+        self._settings = settings
+        self._send_within = settings.lease / 3
         self._welcomed = welcomed
         self._reason: str | None = None  # why we leave
         self._patience: asyncio.Timeout | None = None
@@ -40,7 +43,7 @@ class Conversation:
     async def hold(self, place: Place) -> None:
         """Talk until the stream ends: raises Parted or what broke it, in a group."""
         async with (
-            Channel(place.host, place.port, codec=Codec()) as channel,
+            open_channel(place.host, place.port, self._settings, name=place.name, codec=Codec()) as channel,
             StreamStreamMethod(channel, METHOD, WorkerMessage, SchedulerMessage).open() as stream,
             asyncio.TaskGroup() as group,  # tasks of their own: grpclib cancels those that use a stream which breaks
         ):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from taskrunner.settings import Settings
 from taskrunner.wire.pb.taskrunner.v1 import Welcome
 from taskrunner.worker.conversation import Conversation, Parted
 from taskrunner.worker.places import BROKEN, Place, find_places, said
@@ -31,7 +32,7 @@ class Link:
         session: Session,
         name: str,
         address: Place,
-        send_within: float,
+        settings: Settings,
         begun: Callable[[Welcome], None],
         changed: Callable[[], None],
     ) -> None:
@@ -39,7 +40,7 @@ class Link:
         self._session = session
         self._name = name
         self._address = address
-        self._send_within = send_within
+        self._settings = settings
         self._begun = begun
         self._changed = changed
         self._conversation: Conversation | None = None
@@ -90,7 +91,7 @@ class Link:
             self._changed()
 
         hello = self._session.hello(name=self._name, address=_seen_from(place, self._address))
-        conversation = self._conversation = Conversation(self._session, hello, send_within=self._send_within, welcomed=welcomed)
+        conversation = self._conversation = Conversation(self._session, hello, settings=self._settings, welcomed=welcomed)
         try:
             await conversation.hold(place)
         except* Parted as parted:
@@ -118,7 +119,7 @@ def _seen_from(scheduler: Place, address: Place) -> str:
             return str(address)
         family = socket.AF_INET6 if ":" in scheduler.host else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect(scheduler)  # sends nothing
+            probe.connect((scheduler.host, scheduler.port))  # sends nothing
             return str(Place(probe.getsockname()[0], address.port))
     except (OSError, ValueError):
         return str(address)

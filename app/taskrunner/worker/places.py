@@ -8,8 +8,11 @@ from typing import NamedTuple
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from h2.exceptions import H2Error
 
+from taskrunner.domain.errors import ConfigurationError
+
 # What a broken or foreign peer can cause. uvloop says RuntimeError for a write to a transport that has just closed.
 # AttributeError: a connection of grpclib that is closed while it shakes hands has lost its transport.
+# ConfigurationError: certificates that are just being replaced; the worker's own server has seen good ones.
 BROKEN = (
     OSError,
     EOFError,
@@ -21,14 +24,16 @@ BROKEN = (
     AssertionError,
     RuntimeError,
     AttributeError,
+    ConfigurationError,
 )
 
 
 class Place(NamedTuple):
-    """One address of one scheduler, or of several behind it."""
+    """One address of one scheduler, or of several behind it. ``name`` is how it was called before it was looked up."""
 
     host: str
     port: int
+    name: str = ""
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -46,7 +51,7 @@ async def find_places(addresses: Sequence[str]) -> list[Place]:
         except OSError as error:
             trouble = error
             continue
-        found |= {Place(str(info[4][0]), int(info[4][1])): None for info in infos}
+        found |= {Place(str(info[4][0]), int(info[4][1]), host): None for info in infos}
     if not found:
         raise OSError(f"{', '.join(addresses)}: {trouble}")
     places = list(found)

@@ -47,7 +47,7 @@ async def work(settings: Settings, addresses: Sequence[str], mail_dir: Path | No
     """
     service, health = WorkerService(), ServiceStatus()
     health.set(False)
-    door = serving(service, settings.worker_host, settings.worker_port, health=health, settings="WORKER_HOST, WORKER_PORT")
+    door = serving(service, settings, "worker", health=health)
     async with builtin_handlers(settings, mail_dir=mail_dir) as builtin:
         handlers = all_handlers(builtin, settings.handlers)
         async with door as address, _open_blocking(settings) as blocking, asyncio.TaskGroup() as group:
@@ -87,11 +87,12 @@ class Shop:
             session=session,
             name=self._name,
             address=place,
-            send_within=settings.lease / 3,
+            settings=settings,
             begun=self._on_welcome,
             changed=self._on_change,
         )
-        self._beat = Beat(addresses, Bearers(renewed=session.renewed, cancel=session.cancel, over=self._link.over, drain=self._drain_once))
+        bearers = Bearers(renewed=session.renewed, cancel=session.cancel, over=self._link.over, drain=self._drain_once)
+        self._beat = Beat(addresses, bearers, settings)
 
     async def serve(self, group: asyncio.TaskGroup, outside: Outside) -> None:
         """Serve until ``outside.stop``, then drain."""
