@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from faults.cluster import Cluster, cluster
+from faults.cluster import API, Cluster, cluster
 from faults.scenario import FIGURES
 
 
@@ -26,9 +26,17 @@ async def proxied(request: pytest.FixtureRequest) -> bool:
     return bool(getattr(request.module, "PROXIED", False))
 
 
+@pytest.fixture(scope="module")
+def apis(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Names of the API processes; a module may say APIS = …."""
+    return tuple(getattr(request.module, "APIS", (API,)))
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def town(tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path | None, proxied: bool) -> AsyncIterator[Cluster]:
+async def town(
+    tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path | None, proxied: bool, apis: tuple[str, ...]
+) -> AsyncIterator[Cluster]:
     """A running cluster, this module's alone."""
     folder = tmp_path_factory.mktemp("faults")
-    async with cluster(folder, postgres_bin, proxied=proxied) as one:
+    async with cluster(folder, postgres_bin, proxied=proxied, apis=apis) as one:
         yield one

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
+import psycopg
 
 from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.domain.task import Lane
@@ -122,8 +123,8 @@ class Hints:
             payload = hint.dump(self.name)
             try:
                 await self._line.run(lambda connection, payload=payload: _notify(connection, payload))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-            except TaskrunnerError:
-                await asyncio.sleep(0.1)  # a hint that is lost costs a second at most
+            except (TaskrunnerError, psycopg.Error):  # whatever forbids it: a hint that is lost costs a second at most
+                await asyncio.sleep(0.1)
             self._tasks = 0
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE) if self._tasks > MANY * pause else PAUSE
