@@ -12,7 +12,7 @@ from typing import Any, NoReturn, get_args
 import structlog
 from pydantic import SecretStr, ValidationError
 
-from taskrunner.commands.arguments import TASK, add_actions
+from taskrunner.commands.arguments import NOUNS, add_actions, add_json, add_top
 from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.kit.log import configure
 from taskrunner.settings import Settings, env_name, flag, unknown_variables
@@ -22,7 +22,8 @@ log = structlog.get_logger("taskrunner")
 FAILED, MISUSED = 1, 2
 ABOUT = "Runs tasks when their time has come: HTTP API, scheduler and worker in one process, or the ones that --roles names."
 COMMANDS = {
-    "task": TASK,
+    **NOUNS,
+    "top": "show what waits and runs now, again and again",
     "migrate": "change the schema by hand: up, down, status, or new NAME",
     "health": "ask the roles that run with these settings; 0 when all are ready",
     "version": "print the version",
@@ -55,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _migrate(settings, arguments["action"], arguments.get("name"), arguments["directory"])
         case "health":
             return _health(settings)
-        case "task":
-            from taskrunner.commands.tasks import run
+        case "task" | "worker" | "queue" | "type" | "top":
+            from taskrunner.commands.calling import run
 
             return run(settings, arguments, _say)
         case "version":
@@ -167,7 +168,11 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(command=name)
     _add_settings(parser, *Settings.model_fields)
     _add_settings(made["health"], *ASKED)
-    add_actions(made["task"], setup, lambda one: _add_settings(one, "api_url", "api_token"))
+    for noun in NOUNS:
+        add_actions(noun, made[noun], setup, lambda one: _add_settings(one, "api_url", "api_token"))
+    add_json(made["top"])
+    add_top(made["top"])
+    _add_settings(made["top"], "api_url", "api_token")
     actions = made["migrate"].add_subparsers(dest="action", metavar="ACTION", required=True)
     for action, about in ACTIONS.items():
         one = actions.add_parser(action, help=about, description=about, **setup)

@@ -7,38 +7,16 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
-from api.door import Api, answers, opened, until
+from api.door import Api
+from commands.shell import Do
 
 from taskrunner.cli import main
 from taskrunner.commands.arguments import ACTIONS
 
 NOBODY = "01890a5d-ac96-774b-bcce-b302099a8057"
-Do = Callable[..., Coroutine[Any, Any, tuple[int, str, str]]]
-
-
-@pytest.fixture
-async def api(dsn: str) -> AsyncIterator[Api]:
-    async with opened(dsn) as it:
-        await until(lambda: answers(it.http, "/readyz"))
-        yield it
-
-
-@pytest.fixture
-def do(api: Api, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Do:
-    monkeypatch.setenv("TASKRUNNER_API_URL", str(api.http._base_url))
-
-    async def act(*argv: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = await asyncio.to_thread(main, ["task", *argv])
-        out, err = capsys.readouterr()
-        return code, "\n".join(line for line in out.splitlines() if "request failed" not in line), err
-
-    return act
 
 
 async def test_create_and_get_as_json(do: Do) -> None:

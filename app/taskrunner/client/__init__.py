@@ -4,7 +4,7 @@ from taskrunner.client.client import Client
 from taskrunner.client.enqueue import enqueue, enqueue_sync
 from taskrunner.client.errors import ApiError, NotFound, Refused, Unreachable
 from taskrunner.client.sync import SyncClient
-from taskrunner.client.values import Attempt, Event, Filters, Made, Task, TaskFields
+from taskrunner.client.values import Attempt, Event, Filters, Lot, Made, Page, Task, TaskFields, Worker
 
 __all__ = [
     "ApiError",
@@ -12,13 +12,16 @@ __all__ = [
     "Client",
     "Event",
     "Filters",
+    "Lot",
     "Made",
     "NotFound",
+    "Page",
     "Refused",
     "SyncClient",
     "Task",
     "TaskFields",
     "Unreachable",
+    "Worker",
     "enqueue",
     "enqueue_sync",
 ]

@@ -12,7 +12,7 @@ import orjson
 
 from taskrunner.client.events import events_of, read_events
 from taskrunner.client.transport import Call, Transport, dump
-from taskrunner.client.values import Event, Filters, Made, Task, TaskFields
+from taskrunner.client.values import Event, Filters, Lot, Made, Page, Scope, Task, TaskFields, Worker
 
 LOCAL = "http://localhost:8080"
 LONG_POLL = 30.0  # seconds of one request that waits
@@ -96,16 +96,20 @@ class Client:
 
     async def list(self, *, page: int = 100, **filters: Unpack[Filters]) -> AsyncIterator[Task]:
         """Every task that fits, newest first, read ``page`` at a time while you go on."""
-        asked = _params(filters)
         cursor: str | None = None
         while True:
-            params = [*asked, ("limit", str(page)), *([("cursor", cursor)] if cursor else [])]
-            answer = await self._transport.send(Call("GET", "/api/tasks", params, repeatable=True))
-            for item in answer["items"]:
+            found = await self.page(cursor, limit=page, **filters)
+            for item in found.items:
                 yield Task.model_validate(item)
-            cursor = answer["next_cursor"]
+            cursor = found.next_cursor
             if cursor is None:
                 return
+
+    async def page(self, cursor: str | None = None, *, limit: int = 100, **filters: Unpack[Filters]) -> Page:
+        """One page of :meth:`list`; ``cursor`` is the ``next_cursor`` of the one before. New tasks never shift it."""
+        params = [*_params(filters), ("limit", str(limit)), *([("cursor", cursor)] if cursor else [])]
+        answer = await self._transport.send(Call("GET", "/api/tasks", params, repeatable=True))
+        return Page(answer["items"], answer["next_cursor"])
 
     async def cancel(self, task: Id) -> Task:
         """Cancel it: at once when PENDING; a worker that holds it is told. Raises Refused when it is finished."""
@@ -121,6 +125,42 @@ class Client:
 
     async def _act(self, task: Id, verb: str) -> Task:
         return Task.model_validate(await self._transport.send(Call("POST", f"{_path(task)}/{verb}")))
+
+    async def queues(self) -> Sequence[Lot]:
+        """All queues by name: what waits and runs in each, and whether it is paused."""
+        return [Lot.model_validate(item) for item in await self._items("/api/queues")]
+
+    async def types(self) -> Sequence[Lot]:
+        """The same by task type."""
+        return [Lot.model_validate(item) for item in await self._items("/api/types")]
+
+    async def pause(self, scope: Scope, name: str) -> None:
+        """Start no more tasks of this queue or type, until it is resumed. What runs goes on."""
+        await self._transport.send(Call("POST", f"/api/{scope}s/{quote(name, safe='')}/pause", repeatable=True))
+
+    async def resume(self, scope: Scope, name: str) -> None:
+        """Go on with this queue or type."""
+        await self._transport.send(Call("POST", f"/api/{scope}s/{quote(name, safe='')}/resume", repeatable=True))
+
+    async def workers(self) -> Sequence[Worker]:
+        """Worker sessions, newest first: those that live, and those that died within the last hour."""
+        return [Worker.model_validate(item) for item in await self._items("/api/workers")]
+
+    async def drain(self, session: Id) -> Worker:
+        """Ask a worker to take nothing more, to finish what it runs, and to end. Raises NotFound, or Refused when it is dead."""
+        call = Call("POST", f"/api/workers/{quote(str(session), safe='')}/drain", repeatable=True)
+        return Worker.model_validate(await self._transport.send(call))
+
+    async def stats(self) -> dict[str, Any]:
+        """How many tasks there are by status, under ``tasks``, and what else the service counts."""
+        return dict(await self._transport.send(Call("GET", "/api/stats", repeatable=True)))
+
+    async def _items(self, path: str) -> Sequence[Any]:
+        return list((await self._transport.send(Call("GET", path, repeatable=True)))["items"])
+
+    async def ready(self) -> None:
+        """Return when the service can answer calls. Raises ApiError with the reason when it cannot, Unreachable when nobody is there."""
+        await self._transport.send(Call("GET", "/api/readyz"))
 
     async def events(self, *, last_event_id: str | None = None, **filters: Any) -> AsyncIterator[Event]:
         """What happens to tasks, for ever: ``filters`` as the service takes them. A broken stream goes on where it was."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mappin
 from typing import Any, Self, TypeVar, Unpack
 
 from taskrunner.client.client import Client, Id
-from taskrunner.client.values import Event, Filters, Made, Task, TaskFields
+from taskrunner.client.values import Event, Filters, Lot, Made, Page, Scope, Task, TaskFields, Worker
 
 R = TypeVar("R")
 
@@ -75,6 +75,42 @@ class SyncClient:
     def run_now(self, task: Id) -> Task:
         """See :meth:`Client.run_now`."""
         return self._run(self._client.run_now(task))
+
+    def page(self, cursor: str | None = None, *, limit: int = 100, **filters: Unpack[Filters]) -> Page:
+        """See :meth:`Client.page`."""
+        return self._run(self._client.page(cursor, limit=limit, **filters))
+
+    def queues(self) -> Sequence[Lot]:
+        """See :meth:`Client.queues`."""
+        return self._run(self._client.queues())
+
+    def types(self) -> Sequence[Lot]:
+        """See :meth:`Client.types`."""
+        return self._run(self._client.types())
+
+    def pause(self, scope: Scope, name: str) -> None:
+        """See :meth:`Client.pause`."""
+        self._run(self._client.pause(scope, name))
+
+    def resume(self, scope: Scope, name: str) -> None:
+        """See :meth:`Client.resume`."""
+        self._run(self._client.resume(scope, name))
+
+    def workers(self) -> Sequence[Worker]:
+        """See :meth:`Client.workers`."""
+        return self._run(self._client.workers())
+
+    def drain(self, session: Id) -> Worker:
+        """See :meth:`Client.drain`."""
+        return self._run(self._client.drain(session))
+
+    def stats(self) -> dict[str, Any]:
+        """See :meth:`Client.stats`."""
+        return self._run(self._client.stats())
+
+    def ready(self) -> None:
+        """See :meth:`Client.ready`."""
+        self._run(self._client.ready())
 
     def events(self, *, last_event_id: str | None = None, **filters: Any) -> Iterator[Event]:
         """See :meth:`Client.events`."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
+Scope = Literal["queue", "type"]
 FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 Time = datetime | str
 Seconds = float | timedelta
@@ -104,6 +105,39 @@ class Made(_Value):
 
     id: str
     status: str
+
+
+class Page(NamedTuple):
+    """Tasks as the service sent them, newest first, and where the next page begins; None after the last one."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+class Lot(_Value):
+    """What waits and runs in a queue, or of a type. The age is that of the oldest task that could run now, in seconds."""
+
+    name: str
+    ready: int
+    scheduled: int
+    running: int
+    oldest_ready_age: float | None
+    paused: bool
+
+
+class Worker(_Value):
+    """A worker session: LIVE, DRAINING or DEAD. Ages are seconds."""
+
+    session: str
+    name: str
+    address: str
+    status: str
+    task_types: tuple[str, ...]
+    queues: tuple[str, ...]
+    slots: int
+    in_flight: int
+    started_at: datetime
+    last_beat_age: float
 
 
 class Event(_Value):

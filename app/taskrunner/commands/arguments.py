@@ -1,10 +1,15 @@
-"""What can be asked of ``taskrunner task``."""
+"""What can be asked of the commands that speak to the service over HTTP."""
 
 import argparse
 from collections.abc import Callable, Mapping
 from typing import Any
 
-TASK = "create, get, list, cancel, retry, run, wait for and import tasks, over HTTP"
+NOUNS = {
+    "task": "create, get, list, cancel, retry, run, wait for, watch, import and export tasks",
+    "worker": "list worker sessions, and drain them",
+    "queue": "list queues, pause and resume them",
+    "type": "list task types, pause and resume them",
+}
 ACTIONS = {
     "create": "create a task",
     "get": "show a task with its failed attempts",
@@ -13,7 +18,22 @@ ACTIONS = {
     "retry": "run finished tasks again",
     "run": "make pending tasks due now",
     "wait": "wait until tasks are finished; 1 unless all are COMPLETED",
+    "watch": "show what happens: to these tasks until they are finished, or to all that fit, for ever",
     "import": "create the tasks of an NDJSON file, all or none",
+    "export": "write tasks into an NDJSON file; on with it where it was broken off",
+}
+FLEET = {
+    "worker": {"list": "show worker sessions", "drain": "let workers finish what they run, and end"},
+    "queue": {
+        "list": "show what waits and runs in each queue",
+        "pause": "start nothing more of these queues; what runs goes on",
+        "resume": "go on with these queues",
+    },
+    "type": {
+        "list": "show what waits and runs of each type",
+        "pause": "start nothing more of these types; what runs goes on",
+        "resume": "go on with these types",
+    },
 }
 STATUSES = "PENDING, QUEUED, RUNNING, COMPLETED, FAILED, CANCELLED"
 TIME = "RFC 3339, such as 2026-02-20T10:00:00Z"
@@ -31,39 +51,80 @@ CREATE = {
     "callback_url": ("URL", str, "where to say how it ended"),
     "idempotency_key": ("TEXT", str, "the same key makes one task a day, however often it is sent"),
 }
-LIST = {
+FILTERS = {
     "status": ("WORDS", str, f"one or more of {STATUSES}"),
     "task_type": ("NAME", str, "of this type"),
     "queue": ("NAME", str, "of this queue"),
+}
+CREATED = {
     "created_after": ("TIME", str, TIME),
     "created_before": ("TIME", str, TIME),
 }
 
 
-def add_actions(parser: argparse.ArgumentParser, setup: dict[str, Any], add_settings: Callable[[argparse.ArgumentParser], None]) -> None:
-    """The actions of ``taskrunner task``, each with ``--json`` and the settings that say where the service is."""
+Setup = Mapping[str, Any]
+AddSettings = Callable[[argparse.ArgumentParser], None]
+
+
+def add_actions(noun: str, parser: argparse.ArgumentParser, setup: Setup, add_settings: AddSettings) -> None:
+    """The actions of a noun, each with ``--json`` and the settings that say where the service is."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for action, about in ACTIONS.items():
+    for action, about in (ACTIONS if noun == "task" else FLEET[noun]).items():
         one = actions.add_parser(action, help=about, description=about, **setup)
-        one.add_argument("--json", action="store_true", default=False, help="answer as JSON, one document a line")
-        match action:
-            case "create":
-                one.add_argument("task_type", metavar="TYPE", help="what runs it")
-                one.add_argument("payload", metavar="PAYLOAD", nargs="?", default="{}", help="JSON; - reads it from standard input")
-                one.add_argument("--tag", action="append", default=[], metavar="TEXT", help="may be given again")
-                one.add_argument("--wait", type=float, default=None, metavar="SECONDS", help="wait so long until it is finished")
-                _add(one, CREATE)
-            case "list":
-                one.add_argument("--tag", action="append", default=[], metavar="TEXT", help="may be given again: tasks that have them all")
-                one.add_argument("--limit", type=int, default=50, metavar="NUMBER", help="show so many at most; 50 unless given, 0 is all")
-                _add(one, LIST)
-            case "import":
-                one.add_argument("file", metavar="FILE", help="one task a line, as JSON; - reads standard input")
-            case _:
-                one.add_argument("ids", metavar="ID", nargs="+")
-        if action == "wait":
-            one.add_argument("--timeout", dest="patience", type=float, default=None, metavar="SECONDS", help="give up after so long")
+        add_json(one)
+        if noun == "task":
+            _add_task(one, action)
+        elif action == "drain":
+            one.add_argument("sessions", metavar="SESSION", nargs="+")
+            one.add_argument(
+                "--wait", type=float, default=None, metavar="SECONDS", help="wait so long until they have ended; 1 unless all have"
+            )
+        elif action != "list":
+            one.add_argument("names", metavar="NAME", nargs="+")
         add_settings(one)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Every command has it."""
+    parser.add_argument("--json", action="store_true", default=False, help="answer as JSON, one document a line")
+
+
+def add_top(parser: argparse.ArgumentParser) -> None:
+    """What ``taskrunner top`` understands."""
+    parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between two pictures; 2 unless given")
+
+
+def _add_task(one: argparse.ArgumentParser, action: str) -> None:
+    match action:
+        case "create":
+            one.add_argument("task_type", metavar="TYPE", help="what runs it")
+            one.add_argument("payload", metavar="PAYLOAD", nargs="?", default="{}", help="JSON; - reads it from standard input")
+            one.add_argument("--tag", action="append", default=[], metavar="TEXT", help="may be given again")
+            one.add_argument("--wait", type=float, default=None, metavar="SECONDS", help="wait so long until it is finished")
+            _add(one, CREATE)
+        case "list":
+            one.add_argument("--limit", type=int, default=50, metavar="NUMBER", help="show so many at most; 50 unless given, 0 is all")
+            _add_filters(one, FILTERS | CREATED)
+        case "export":
+            one.add_argument("file", metavar="FILE", help="a new one, or one that was broken off; - writes to standard output")
+            _add_filters(one, FILTERS | CREATED)
+        case "watch":
+            one.add_argument(
+                "ids", metavar="ID", nargs="*", default=[], help="only these, until they are finished; 1 unless all are COMPLETED"
+            )
+            one.add_argument("--after", default=None, metavar="EVENT_ID", help="begin with what finished after that event")
+            _add_filters(one, FILTERS)
+        case "import":
+            one.add_argument("file", metavar="FILE", help="one task a line, as JSON; - reads standard input")
+        case _:
+            one.add_argument("ids", metavar="ID", nargs="+")
+    if action == "wait":
+        one.add_argument("--timeout", dest="patience", type=float, default=None, metavar="SECONDS", help="give up after so long")
+
+
+def _add_filters(parser: argparse.ArgumentParser, options: Mapping[str, tuple[str, type, str]]) -> None:
+    parser.add_argument("--tag", action="append", default=[], metavar="TEXT", help="may be given again: tasks that have them all")
+    _add(parser, options)
 
 
 def _add(parser: argparse.ArgumentParser, options: Mapping[str, tuple[str, type, str]]) -> None:

@@ -2,54 +2,13 @@
 
 import asyncio
 import sys
-import time
 from collections.abc import AsyncIterator
 from typing import IO
 
 from taskrunner.client import Client
+from taskrunner.commands.bar import Bar
 
 CHUNK = 1 << 18
-WIDTH = 30
-OFTEN = 0.1  # seconds between two pictures
-
-
-class Bar:
-    """How far it is, on a terminal's standard error; nothing elsewhere. ``total`` is in bytes, 0 where nobody knows."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._shown = sys.stderr.isatty()
-        self._at = float("-inf")
-        self._began = time.monotonic()
-        self.bytes = 0
-        self.lines = 0
-
-    def move(self, chunk: bytes) -> None:
-        """So much more was sent."""
-        self.bytes += len(chunk)
-        self.lines += chunk.count(b"\n")
-        if self._shown and time.monotonic() - self._at > OFTEN:
-            self.draw(f"{self.lines:,} lines sent")
-
-    def draw(self, words: str) -> None:
-        """Say it behind the bar."""
-        if self._shown:
-            self._at = time.monotonic()
-            done = min(1.0, self.bytes / self._total) if self._total else 0.0
-            bar = f"[{'█' * int(done * WIDTH):<{WIDTH}}] {done:4.0%}  " if self._total else ""
-            sys.stderr.write(f"\r\x1b[2K{bar}{words}, {self.seconds:.1f} s")
-            sys.stderr.flush()
-
-    def clear(self) -> None:
-        """Leave no trace."""
-        if self._shown:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
-
-    @property
-    def seconds(self) -> float:
-        """Since it began."""
-        return time.monotonic() - self._began
 
 
 async def import_file(client: Client, name: str, *, as_json: bool) -> int:
@@ -69,7 +28,7 @@ async def _import(client: Client, file: IO[bytes], total: int, *, as_json: bool)
             if as_json:
                 sys.stdout.write(f'{{"id": "{task.id}", "status": "{task.status}"}}\n')
             elif made % 10_000 == 0:
-                bar.draw(f"{made:,} tasks committed")
+                bar.draw(total, f"{made:,} tasks committed")
     finally:
         bar.clear()
     if not as_json:
@@ -78,7 +37,10 @@ async def _import(client: Client, file: IO[bytes], total: int, *, as_json: bool)
 
 
 async def _chunks(file: IO[bytes], bar: Bar) -> AsyncIterator[bytes]:
+    sent = lines = 0
     while chunk := await asyncio.to_thread(file.read, CHUNK):
         yield chunk
-        bar.move(chunk)
-    bar.draw(f"{bar.lines:,} lines sent, waiting for the commit")
+        sent += len(chunk)
+        lines += chunk.count(b"\n")
+        bar.move(sent, f"{lines:,} lines sent")
+    bar.draw(sent, f"{lines:,} lines sent, waiting for the commit")

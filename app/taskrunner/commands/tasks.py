@@ -1,55 +1,38 @@
-"""The actions of ``taskrunner task``. Exit codes: 0 done, 1 it failed, 2 it was asked for wrongly, 3 there is no such task."""
+"""The actions of ``taskrunner task``."""
 
-import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from taskrunner.client import ApiError, Client, NotFound, Task
+from taskrunner.client import Client, Task
+from taskrunner.commands.codes import DONE, FAILED, Arguments
+from taskrunner.commands.exporting import export
 from taskrunner.commands.importing import import_file
-from taskrunner.commands.words import Misused, line, sentence, show
-from taskrunner.domain.errors import TaskrunnerError
-from taskrunner.settings import Settings
-
-DONE, FAILED, MISUSED, MISSING = 0, 1, 2, 3
-Arguments = Mapping[str, Any]
+from taskrunner.commands.watching import watch
+from taskrunner.commands.words import Misused, line, show, show_json
 
 
-def run(settings: Settings, arguments: Arguments, say: Callable[..., int]) -> int:
-    """Do what ``arguments`` ask for; ``say`` writes a sentence for people and returns the code it is given."""
-    try:
-        return asyncio.run(_act(settings, arguments))
-    except Misused as error:
-        return say(MISUSED, str(error))
-    except NotFound as error:
-        return say(MISSING, sentence(error))
-    except (TaskrunnerError, TimeoutError, OSError) as error:
-        return say(MISUSED if isinstance(error, ApiError) and error.status in (400, 413, 422) else FAILED, sentence(error))
-    except KeyboardInterrupt:
-        return say(130, "interrupted")
-
-
-async def _act(settings: Settings, arguments: Arguments) -> int:
-    token = settings.api_token.get_secret_value() if settings.api_token else None
-    try:
-        client = Client(settings.api_url, token=token)
-    except ValueError as error:
-        raise Misused(str(error)) from None
-    async with client:
-        match arguments["action"]:
-            case "create":
-                return await _create(client, arguments)
-            case "list":
-                return await _list(client, arguments)
-            case "import":
-                return await import_file(client, arguments["file"], as_json=arguments["json"])
-            case "wait":
-                return await _wait(client, arguments)
-            case action:
-                return await _each(
-                    arguments, {"get": client.get, "cancel": client.cancel, "retry": client.retry, "run": client.run_now}[action]
-                )
+async def act(client: Client, arguments: Arguments) -> int:
+    """Do one of them; the exit code."""
+    as_json = arguments["json"]
+    match arguments["action"]:
+        case "create":
+            code = await _create(client, arguments)
+        case "list":
+            code = await _list(client, arguments)
+        case "import":
+            code = await import_file(client, arguments["file"], as_json=as_json)
+        case "export":
+            code = await export(client, arguments["file"], filters_of(arguments), as_json=as_json)
+        case "watch":
+            code = await watch(client, arguments, filters_of(arguments))
+        case "wait":
+            code = await _wait(client, arguments)
+        case action:
+            acts = {"get": client.get, "cancel": client.cancel, "retry": client.retry, "run": client.run_now}
+            code = await _each(arguments, acts[action])
+    return code
 
 
 async def _create(client: Client, arguments: Arguments) -> int:
@@ -67,13 +50,10 @@ async def _create(client: Client, arguments: Arguments) -> int:
 
 
 async def _list(client: Client, arguments: Arguments) -> int:
-    filters = _given(arguments)
-    if "status" in filters:
-        filters["status"] = filters["status"].split(",")
     limit = arguments["limit"]
     n = 0
-    async for task in client.list(page=min(limit or 500, 500), tag=arguments["tag"], **filters):
-        show(task, as_json=True) if arguments["json"] else line(task)
+    async for task in client.list(page=min(limit or 500, 500), **filters_of(arguments)):
+        show_json(task) if arguments["json"] else line(task)
         n += 1
         if n == limit:
             break
@@ -81,12 +61,9 @@ async def _list(client: Client, arguments: Arguments) -> int:
 
 
 async def _wait(client: Client, arguments: Arguments) -> int:
-    async def wait(task: str) -> Task:
-        return await client.wait(task, arguments["patience"])
-
     good = True
     for task in arguments["ids"]:
-        found = await wait(task)
+        found = await client.wait(task, arguments["patience"])
         show(found, as_json=arguments["json"])
         good &= found.succeeded
     return DONE if good else FAILED
@@ -96,6 +73,14 @@ async def _each(arguments: Arguments, act: Callable[[str], Awaitable[Task]]) -> 
     for task in arguments["ids"]:
         show(await act(task), as_json=arguments["json"])
     return DONE
+
+
+def filters_of(arguments: Arguments) -> dict[str, Any]:
+    """Which tasks are meant, as the client takes it."""
+    filters = _given(arguments)
+    if "status" in filters:
+        filters["status"] = filters["status"].split(",")
+    return filters | {"tag": arguments["tag"]}
 
 
 def _given(arguments: Arguments) -> dict[str, Any]:
