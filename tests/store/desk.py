@@ -74,7 +74,8 @@ class Desk:
         def line() -> Line:
             return Line(self.store.pool, setup=PLANS)
 
-        self.claims, self.looks, self.settling, self.sessions = Claims(line()), Looks(line()), Settling(line()), Sessions(line())
+        self.claims, self.looks = Claims(line(), self.store.minutes), Looks(line())
+        self.settling, self.sessions = Settling(line()), Sessions(line())
         self.upkeep = Upkeep(self.store.pool)
 
     async def close(self) -> None:

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 import orjson
 from aiohttp import web
 
-from taskrunner.domain.lifecycle import Status
-from taskrunner.domain.task import Count, Created, FailedAttempt, NewTask, Task
+from taskrunner.domain.task import Created, FailedAttempt, NewTask, Task
 
 JSON = "application/json"
 
@@ -112,9 +111,3 @@ def attempts_document(attempts: Sequence[FailedAttempt]) -> list[dict[str, objec
         }
         for failed in attempts
     ]
-
-
-def stats_document(counts: Iterable[Count]) -> dict[str, object]:
-    """How many tasks there are of each status; all six are there, zero or not."""
-    found = {count.status: count.n for count in counts}
-    return {"tasks": {status.value: found.get(status, 0) for status in Status}}

@@ -62,6 +62,7 @@ def cursor_after(id: UUID) -> str:  # noqa: A002 — the column's name
 
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_storable)]
+Message = Annotated[str, StringConstraints(max_length=200), AfterValidator(_storable)]
 Words = Annotated[tuple[Word, ...], BeforeValidator(_several, json_schema_input_type=Word | list[Word]), Field(max_length=20)]
 Statuses = Annotated[tuple[Status, ...], BeforeValidator(_several, json_schema_input_type=Status | list[Status]), Field(max_length=20)]
 Instant = Annotated[datetime, PlainValidator(instant, json_schema_input_type=datetime)]
@@ -79,6 +80,7 @@ class Filter(BaseModel):
     tag: Words = Field((), description="with all of these tags: send it again for another one")
     created_after: Instant | None = Field(None, description="created after this time")
     created_before: Instant | None = Field(None, description="created before this time")
+    error: Message | None = Field(None, description="with an error of this kind: a message of GET /api/errors")
 
     def tasks(self, *, limit: int = LIMIT, before: UUID | None = None) -> TaskFilter:
         """As the store takes it."""
@@ -91,6 +93,7 @@ class Filter(BaseModel):
             tags=self.tag,
             created_after=self.created_after,
             created_before=self.created_before,
+            error=self.error,
         )
 
 

@@ -1,11 +1,11 @@
-"""Is it there, is it ready, how much does it hold."""
+"""Is it there, is it ready."""
 
 import asyncio
 
 from aiohttp import web
 
 from taskrunner.api import shapes
-from taskrunner.api.documents import answer, stats_document
+from taskrunner.api.documents import answer
 from taskrunner.api.routes import Answer, Route
 from taskrunner.domain.errors import Unavailable
 from taskrunner.store.tasks import Store
@@ -54,7 +54,7 @@ class Readiness:
 
 
 class Health:
-    """Handlers for probes and for the page."""
+    """Handlers for probes."""
 
     def __init__(self, *, store: Store, readiness: Readiness) -> None:
         self._store = store
@@ -68,7 +68,6 @@ class Health:
         said = Answer("yes", shapes.Message)
         return [
             *(Route(method="GET", path=path, handler=handler, group="service", answers={200: said}) for path, handler in probes),
-            Route(method="GET", path="/api/stats", handler=self.stats, group="service", answers={200: Answer("the counts", shapes.Stats)}),
         ]
 
     async def healthz(self, _: web.Request) -> web.Response:
@@ -85,7 +84,3 @@ class Health:
         self._readiness.check()
         await self._store.ping()
         return answer({"msg": "ready"})
-
-    async def stats(self, _: web.Request) -> web.Response:
-        """Tasks by status."""
-        return answer(stats_document(await self._store.counts()))

@@ -21,6 +21,7 @@ from taskrunner.api.openapi import described
 from taskrunner.api.reading import Reader
 from taskrunner.api.requests import refuse_strangers
 from taskrunner.api.routes import Route
+from taskrunner.api.stats import StatsRoutes
 from taskrunner.api.tasks import Tasks
 from taskrunner.api.waiting import Hub
 from taskrunner.api.work import Work
@@ -100,6 +101,7 @@ class Rooms:
             *self.work.routes(),
             *FleetRoutes(Fleet(store), Gates(store)).routes(),
             *EventRoutes(self._feed).routes(),
+            *StatsRoutes(store).routes(),
             *Health(store=store, readiness=self.readiness).routes(),
         ]
 

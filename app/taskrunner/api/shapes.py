@@ -94,10 +94,59 @@ class Message(TypedDict):
     msg: str
 
 
+class Counts(TypedDict):
+    """What happened in a stretch of time. ``start_…`` are seconds from ``run_at`` to the claim for a worker: p50, p95, p99."""
+
+    created: int
+    completed: int
+    failed: int
+    cancelled: int
+    retried: int
+    start_p50: float | None
+    start_p95: float | None
+    start_p99: float | None
+
+
+class Point(Counts):
+    """What happened from ``at`` on, for ``step`` seconds."""
+
+    at: Moment
+
+
+class Now(TypedDict):
+    """What is live: ready to be claimed, for later, and at a worker. The age is in seconds."""
+
+    ready: int
+    scheduled: int
+    running: int
+    oldest_ready_age: float | None
+
+
 class Stats(TypedDict):
-    """Tasks by status: live ones as they are, finished ones within retention."""
+    """Tasks by status: live ones as they are, finished ones within retention. And what happened in the window, oldest point first."""
 
     tasks: dict[Status, int]
+    window: int
+    step: int
+    now: Now
+    totals: Counts
+    points: list[Point]
+
+
+class Failures(TypedDict):
+    """FAILED tasks of one type with one kind of error. ``message`` has # for ids and numbers."""
+
+    task_type: str
+    message: str
+    count: int
+    last_at: Moment
+    example_id: UUID
+
+
+class Errors(TypedDict):
+    """Kinds of errors, most frequent first; 200 at most."""
+
+    items: list[Failures]
 
 
 class Lot(TypedDict):

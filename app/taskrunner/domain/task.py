@@ -124,7 +124,10 @@ class FailedAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFilter:
-    """Which tasks a list shows: newest first, ``limit`` of them, older than the id ``before``."""
+    """Which tasks a list shows: newest first, ``limit`` of them, older than the id ``before``.
+
+    ``error`` is what errors of one kind have in common, as ``Stats.failures`` has it.
+    """
 
     limit: int = 50
     before: UUID | None = None
@@ -134,6 +137,7 @@ class TaskFilter:
     tags: tuple[str, ...] = ()
     created_after: datetime | None = None
     created_before: datetime | None = None
+    error: str | None = None
 
 
 class Count(NamedTuple):

@@ -99,7 +99,7 @@ class Office:
         roster, lanes = Roster(), Lanes()
         sessions = Sessions(self._lines["control"])
         self.leases = Leases(sessions, roster, settings, back=self._came_back)
-        self.dispatcher = Dispatcher(Claims(self._lines["claim"]), roster, lanes, undelivered=self.leases.undelivered)
+        self.dispatcher = Dispatcher(Claims(self._lines["claim"], store.minutes), roster, lanes, undelivered=self.leases.undelivered)
         self.lookout = Lookout(Looks(self._lines["look"]), roster, lanes, self.dispatcher)
         self.gatekeeper = Gatekeeper(Gates(store), lanes, self.dispatcher)
         self.settler = Settler(Settling(self._lines["settle"]), committed=self.dispatcher.settled, told=store.settled)

@@ -54,6 +54,7 @@ class Bulks:
                 "tags": [*which.tags] or None,
                 "created_after": which.created_after,
                 "created_before": which.created_before,
+                "error": which.error,
             }
         ).decode()
         with translated(writes=True):
@@ -90,7 +91,8 @@ class Bulks:
             taken = await (await cursor.execute(sql("take_bulk"))).fetchone()
             if taken is None:
                 return False
-            parameters = taken["filter"] | {"after": taken["after"], "until": taken["until"], "most": MOST, "window": WINDOW}
+            parameters = {"error": None} | taken["filter"]  # one from before there was this filter has none
+            parameters |= {"after": taken["after"], "until": taken["until"], "most": MOST, "window": WINDOW}
             try:
                 async with connection.transaction():
                     took = await (await cursor.execute(sql(f"bulk_{taken['verb']}"), parameters, prepare=False)).fetchone()

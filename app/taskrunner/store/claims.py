@@ -11,6 +11,7 @@ from psycopg.rows import namedtuple_row
 
 from taskrunner.domain.lanes import Mark, Pick, Serves, Took
 from taskrunner.domain.task import Lane
+from taskrunner.store.minutes import Minutes
 from taskrunner.store.pool import Connection, Line
 from taskrunner.store.queries import sql
 
@@ -60,10 +61,11 @@ class Claimed:
 
 
 class Claims:
-    """What the dispatcher asks, on a connection that it keeps for life."""
+    """What the dispatcher asks, on a connection that it keeps for life. ``minutes`` counts what is claimed."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, minutes: Minutes) -> None:
         self._line = line
+        self._minutes = minutes
 
     async def claim(self, picks: Sequence[Pick], seats: Sequence[Seat]) -> tuple[list[Claimed], dict[Lane, Took]]:
         """Take due tasks of the lanes of ``picks``, as many as there are seats at most. Durable when it returns.
@@ -88,6 +90,7 @@ class Claims:
         for r in rows:
             lane = picks[r.lane - 1].lane
             claimed.append(_claimed(r, streams, lane.queue, lane.task_type, r.n))
+            self._minutes.claimed(lane.queue, lane.task_type, r.n, r.claimed_at, r.run_ats)
             before = took.get(lane)
             size = sum(map(len, r.payloads)) + (before.size if before else 0)
             took[lane] = Took(r.n + (before.n if before else 0), size, Mark(r.mark_at, r.mark_id))
@@ -110,6 +113,8 @@ class Claims:
         }
         rows = await self._line.run(lambda connection: _fetch(connection, "claim_suspects", parameters), writes=True)
         streams = {seat.session: seat.stream for seat in seats}
+        for r in rows:
+            self._minutes.claimed(r.queue, r.task_type, 1, r.claimed_at, r.run_ats)
         return [_claimed(r, streams, r.queue, r.task_type, 1) for r in rows]
 
     async def peek(self, lanes: Sequence[tuple[Lane, Mark]]) -> list[tuple[Lane, float]]:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from psycopg import errors
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
-from taskrunner.domain.errors import Conflict, Entangled, KeyInFlight, KeyReused
+from taskrunner.domain.errors import Conflict, Entangled, KeyInFlight, KeyReused, TaskrunnerError
 from taskrunner.domain.lifecycle import FINISHED
 from taskrunner.domain.task import Answer, Count, Created, FailedAttempt, IdempotencyKey, Lane, NewTask, Task, TaskFilter
 from taskrunner.settings import Settings
@@ -20,6 +20,7 @@ from taskrunner.store import keyed, leaves
 from taskrunner.store.columns import Uuids
 from taskrunner.store.creating import BAD_DATA, culprit, insert_plain
 from taskrunner.store.migrate import newest_version
+from taskrunner.store.minutes import Minutes
 from taskrunner.store.notify import Hints
 from taskrunner.store.pool import Connection, Line, open_pool, translated
 from taskrunner.store.queries import sql
@@ -35,9 +36,12 @@ async def open_store(dsn: str, settings: Settings) -> AsyncIterator["Store"]:
         store = Store(pool, Hints(hint_line), dsn=dsn, settings=settings)
         try:
             async with asyncio.TaskGroup() as group:
-                sender = group.create_task(store.hints.run(), name="hints")
+                loops = [group.create_task(store.hints.run(), name="hints"), group.create_task(store.minutes.run(), name="minutes")]
                 yield store
-                sender.cancel()
+                for loop in loops:
+                    loop.cancel()
+            with suppress(TaskrunnerError):  # they are only counts
+                await store.minutes.flush()
         finally:
             await hint_line.close()
 
@@ -48,6 +52,7 @@ class Store:
     def __init__(self, pool: AsyncConnectionPool[Connection], hints: Hints, *, dsn: str, settings: Settings) -> None:
         self.pool = pool
         self.hints = hints
+        self.minutes = Minutes(pool)
         self.dsn = dsn
         self.settings = settings
         self.settled: list[Callable[[bytes], None]] = []  # told the column of ids of each batch that this process settles
@@ -125,6 +130,7 @@ class Store:
                     first[lane] = made
         for lane, made in first.items():
             self.hints.lane(lane, made.run_at, (made.run_at - made.created_at).total_seconds(), tasks_of[lane])
+            self.minutes.created(lane.queue, lane.task_type, tasks_of[lane])
 
     async def get(self, id: UUID) -> Task | None:  # noqa: A002 — the column's name
         """The task, wherever it is in its life."""
@@ -234,6 +240,7 @@ class Store:
             "tags": [*which.tags] or None,
             "created_after": which.created_after,
             "created_before": which.created_before,
+            "error": which.error,
         }
         with translated():
             async with self.pool.connection() as connection, connection.cursor(row_factory=class_row(Task)) as cursor:

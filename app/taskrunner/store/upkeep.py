@@ -29,14 +29,16 @@ class Upkeep:
         with translated():
             async with self._pool.connection() as connection:
                 dropped = await leaves.drop(connection, retention=retention)
-                await connection.execute(sql("forget_tally"), {"age": timedelta(seconds=retention)})
+                for statement in ("forget_tally", "forget_minutes"):
+                    await connection.execute(sql(statement), {"age": timedelta(seconds=retention)})
         return dropped
 
     async def sum_tally(self) -> None:
-        """Sum up the minutes that are over."""
+        """Sum up the counts of minutes that are over, and the failures of this hour."""
         with translated():
             async with self._pool.connection() as connection:
-                await connection.execute(sql("sum_tally"))
+                for statement in ("sum_tally", "sum_minutes", "sum_failures"):
+                    await connection.execute(sql(statement))
 
     async def expire(self) -> int:
         """Fail waiting tasks whose ``expires_at`` has passed, a batch of them; how many."""

@@ -27,7 +27,7 @@ case when (select count(*) from found) = %(most)s then (select id from found ord
 -- name: bulk_cancel
 -- moves: PENDING -> CANCELLED
 with look as materialized (
-  select id, status, task_type, queue, tags, created_at, cancel_requested_at from tasks_live
+  select id, status, task_type, queue, tags, created_at, error, cancel_requested_at from tasks_live
   where %(after)s::uuid is null or id > %(after)s order by id limit %(window)s),
 found as materialized (select id from look where cancel_requested_at is null and created_at <= %(until)s and {matching} order by id limit %(most)s),
 open as materialized (
@@ -47,7 +47,7 @@ select (select count(*) from open) as done, (select count(*) from found) as foun
 -- moves: COMPLETED -> PENDING, FAILED -> PENDING, CANCELLED -> PENDING
 -- Of tasks with the same unique_key one is taken, and none while a live one has it.
 with look as materialized (
-  select id, finished_at, status, task_type, queue, tags, created_at, unique_key from tasks_finished
+  select id, finished_at, status, task_type, queue, tags, created_at, error, unique_key from tasks_finished
   where %(after)s::uuid is null or id > %(after)s order by id limit %(window)s),
 found as materialized (select id, finished_at, unique_key from look where finished_at <= %(until)s and {matching} order by id limit %(most)s),
 open as materialized (
@@ -66,7 +66,7 @@ select (select count(*) from back) as done, (select count(*) from found) as foun
 -- name: bulk_delete
 -- moves: COMPLETED -> gone, FAILED -> gone, CANCELLED -> gone
 with look as materialized (
-  select id, finished_at, status, task_type, queue, tags, created_at from tasks_finished
+  select id, finished_at, status, task_type, queue, tags, created_at, error from tasks_finished
   where %(after)s::uuid is null or id > %(after)s order by id limit %(window)s),
 found as materialized (select id, finished_at from look where finished_at <= %(until)s and {matching} order by id limit %(most)s),
 open as materialized (

@@ -30,7 +30,7 @@ taken as (
     updated_at = now()
   from numbered n, seats s where t.id = n.id
   returning n.lane, t.session, t.id, t.epoch, t.attempt, t.max_attempts, t.timeout, t.run_at, t.payload, t.backoff, t.traceparent)
-select t.lane, t.session, m.mark_at, m.mark_id, count(*)::int as n,
+select t.lane, t.session, m.mark_at, m.mark_id, count(*)::int as n, timestamptz_send(now()) as claimed_at,
   string_agg(uuid_send(t.id), '') as ids, string_agg(int8send(t.epoch), '') as epochs, string_agg(int4send(t.attempt), '') as attempts,
   string_agg(int4send(t.max_attempts), '') as max_attempts, string_agg(float4send(t.timeout), '') as timeouts,
   string_agg(timestamptz_send(t.run_at), '') as run_ats, array_agg(convert_to(t.payload::text, 'UTF8')) as payloads,
@@ -64,7 +64,8 @@ taken as (
   set status = 'QUEUED', session = s.session, stream = s.stream, epoch = t.epoch + 1, attempt = t.attempt + 1, updated_at = now()
   from numbered n join seats s using (seat) where t.id = n.id
   returning t.session, t.queue, t.task_type, t.id, t.epoch, t.attempt, t.max_attempts, t.timeout, t.run_at, t.payload, t.backoff, t.traceparent)
-select session, queue, task_type, uuid_send(id) as ids, int8send(epoch) as epochs, int4send(attempt) as attempts,
+select session, queue, task_type, timestamptz_send(now()) as claimed_at,
+  uuid_send(id) as ids, int8send(epoch) as epochs, int4send(attempt) as attempts,
   int4send(max_attempts) as max_attempts, float4send(timeout) as timeouts, timestamptz_send(run_at) as run_ats,
   array[convert_to(payload::text, 'UTF8')] as payloads,
   case when backoff is not null then jsonb_build_object(id, backoff)::text end as backoffs,

@@ -85,7 +85,8 @@ with gone as (
     order by expires_at limit %(limit)s for update skip locked) d
   where t.id = d.id
   returning t.*, 'FAILED' as new_status, null::jsonb as new_result, 'expired before it started' as new_error, null::int as new_ms),
-{ending}
+{ending},
+{failing}
 select count(*) from gone
 
 -- name: forget_keys

@@ -12,7 +12,7 @@ insert into tasks_live ({new_columns}) select {new_values} from taskrunner_impor
 
 -- name: import_lanes
 select queue, task_type, priority, min(coalesce(run_at, now + coalesce(delay, 0) * interval '1 second')),
-  extract(epoch from min(coalesce(run_at, now + coalesce(delay, 0) * interval '1 second')) - clock_timestamp())::float8
+  extract(epoch from min(coalesce(run_at, now + coalesce(delay, 0) * interval '1 second')) - clock_timestamp())::float8, count(*)
 from taskrunner_import group by queue, task_type, priority
 
 -- name: import_answer

@@ -74,11 +74,15 @@ back as (
     crashes = t.crashes + (not l.unstarted)::int, error = case when l.unstarted then t.error else l.new_error end,
     progress = null, progress_message = null, updated_at = clock_timestamp()
   from lost l where t.id = l.id and t.epoch = l.epoch and l.new_status = 'PENDING'
-  returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key),
+  returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key, l.unstarted),
+retried as (
+  insert into minutes (minute, queue, task_type, measure, n)
+  select date_trunc('minute', now()), queue, task_type, 'retried', count(*) from back where not unstarted group by queue, task_type),
 gone as (
   delete from tasks_live t using lost l where t.id = l.id and t.epoch = l.epoch and l.new_status <> 'PENDING'
   returning t.*, l.new_status, null::jsonb as new_result, l.new_error, null::int as new_ms),
-{ending}
+{ending},
+{failing}
 select (select count(*) from lost) as n, b.* from (select) one
 left join (select queue, task_type, priority, min(run_at) as run_at,
   min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority

@@ -48,11 +48,15 @@ back as (
     error = h.error, progress = null, progress_message = null, updated_at = clock_timestamp()
   from held h where t.id = h.id and t.epoch = h.epoch and not h.last
   returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key),
+retried as (
+  insert into minutes (minute, queue, task_type, measure, n)
+  select date_trunc('minute', now()), queue, task_type, 'retried', count(*) from back group by queue, task_type),
 gone as (
   delete from tasks_live t using held h where t.id = h.id and t.epoch = h.epoch and h.last
   returning t.*, case when t.cancel_requested_at is null then 'FAILED' else 'CANCELLED' end as new_status,
     null::jsonb as new_result, h.error as new_error, h.run_ms as new_ms),
-{ending}
+{ending},
+{failing}
 select (select count(*) from held) as n, b.* from (select) one
 left join (select queue, task_type, priority, min(run_at) as run_at,
   min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority

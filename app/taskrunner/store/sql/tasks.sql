@@ -12,6 +12,7 @@ and (%(queue)s::text is null or queue = %(queue)s)
 and (%(tags)s::text[] is null or (tags <> '{}' and tags @> %(tags)s))
 and (%(created_after)s::timestamptz is null or created_at > %(created_after)s)
 and (%(created_before)s::timestamptz is null or created_at < %(created_before)s)
+and (%(error)s::text is null or taskrunner_error_group(error) = %(error)s)
 
 -- fragment: ending
 -- The one way into tasks_finished. It follows a CTE `gone` with all columns of the deleted row and new_status, new_result, new_error, new_ms.
@@ -45,7 +46,11 @@ select queue, task_type, priority, min(run_at) as run_at, 0::float8 as due_in fr
 -- fragment: uncounted
 uncounted as (
   insert into tally (minute, queue, task_type, outcome, n)
-  select date_trunc('minute', finished_at), queue, task_type, status, -count(*) from gone group by 1, 2, 3, 4)
+  select date_trunc('minute', finished_at), queue, task_type, status, -count(*) from gone group by 1, 2, 3, 4),
+unfailed as (
+  insert into failures (hour, task_type, message, n)
+  select date_trunc('hour', finished_at), task_type, taskrunner_error_group(coalesce(error, '')), -count(*)
+  from gone where status = 'FAILED' group by 1, 2, 3)
 
 -- fragment: again
 -- The one way back out of tasks_finished. It follows a CTE `gone` with all columns of the deleted row.

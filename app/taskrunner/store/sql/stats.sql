@@ -1,0 +1,71 @@
+-- Counts for pages and alerts: written where things happen, summed by upkeep, read here.
+
+-- fragment: failing
+-- In statements that fail tasks, after `gone` and {ending}: what failed, by its message.
+failed as (
+  insert into failures (hour, task_type, message, n, last_at, example)
+  select date_trunc('hour', now()), task_type, taskrunner_error_group(coalesce(new_error, '')), count(*), now(), (array_agg(id order by id desc))[1]
+  from gone where new_status = 'FAILED' group by 2, 3)
+
+-- name: add_minutes
+insert into minutes (minute, queue, task_type, measure, bucket, n)
+select date_trunc('minute', clock_timestamp()), * from
+  unnest(%(queues)s::text[], %(task_types)s::text[], %(measures)s::text[], %(buckets)s::smallint[], %(ns)s::bigint[])
+
+-- name: sum_minutes
+-- One row a minute, queue, type and bucket, once the minute is over.
+with old as (
+  delete from minutes where ctid = any(array(
+    select ctid from minutes where minute < date_trunc('minute', now()) - interval '1 minute' and minute >= now() - interval '10 minutes' limit 50000
+    for update skip locked))
+  returning *)
+insert into minutes (minute, queue, task_type, measure, bucket, n)
+select minute, queue, task_type, measure, bucket, sum(n) from old group by minute, queue, task_type, measure, bucket
+
+-- name: sum_failures
+-- One row an hour, type and message, again and again while more are added; the last example stays.
+with several as (
+  select unnest(array_agg(ctid)) as row from failures where hour >= now() - interval '2 hours'
+  group by hour, task_type, message having count(*) > 1 limit 50000),
+old as (
+  delete from failures where ctid = any(array(select ctid from failures where ctid = any(array(select row from several)) for update skip locked))
+  returning *)
+insert into failures (hour, task_type, message, n, last_at, example)
+select hour, task_type, message, sum(n), max(last_at), (array_agg(example order by last_at desc nulls last))[1] from old group by hour, task_type, message
+
+-- name: forget_minutes
+with gone as (delete from minutes where minute < date_trunc('day', now() - %(age)s, 'UTC'))
+delete from failures where hour < date_trunc('day', now() - %(age)s, 'UTC')
+
+-- name: list_points
+-- Counts by slot of so many seconds since 1970, the last ones until now. A first row has the slot of now.
+with last as (select floor(extract(epoch from now()) / %(step)s)::bigint as slot),
+since as (select to_timestamp((slot - %(points)s + 1) * %(step)s) as at from last),
+counts as (
+  select minute, queue, task_type, lower(outcome) as measure, 0 as bucket, n from tally where minute >= (select at from since)
+  union all
+  select minute, queue, task_type, measure, bucket, n from minutes where minute >= (select at from since))
+(select slot, 'now' as measure, 0 as bucket, 0::bigint as n from last)
+union all
+(select floor(extract(epoch from minute) / %(step)s)::bigint, measure, bucket, sum(n)::bigint from counts
+ where (%(queue)s::text is null or queue = %(queue)s) and (%(task_type)s::text is null or task_type = %(task_type)s)
+ group by 1, 2, 3)
+
+-- name: list_backlog
+-- What is live, by queue and type.
+select queue, task_type, count(*) filter (where status = 'PENDING' and run_at <= now()) as ready,
+  count(*) filter (where status = 'PENDING' and run_at > now()) as scheduled, count(*) filter (where status = 'QUEUED') as queued,
+  count(*) filter (where status = 'RUNNING') as running,
+  extract(epoch from now() - min(run_at) filter (where status = 'PENDING' and run_at <= now()))::float8 as oldest_ready_age
+from tasks_live group by queue, task_type
+
+-- name: list_outcomes
+-- What is finished, within retention, by queue and type.
+select queue, task_type, outcome, sum(n)::bigint as n from tally group by queue, task_type, outcome having sum(n) > 0
+
+-- name: list_failures
+-- The most frequent messages of the last hours, each with the latest task that failed so.
+select task_type, message, sum(n)::bigint as count, max(last_at) as last_at, (array_agg(example order by last_at desc nulls last))[1] as example_id
+from failures where hour >= date_trunc('hour', now() - %(window)s * interval '1 second')
+  and (%(task_type)s::text is null or task_type = %(task_type)s)
+group by task_type, message having sum(n) > 0 order by count desc, last_at desc limit %(limit)s

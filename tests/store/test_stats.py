@@ -1,0 +1,234 @@
+"""Counts over time and by error: what is written where things happen, what is summed, and that nothing else is."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+from store.desk import Desk
+
+from taskrunner.domain import histogram
+from taskrunner.domain.errors import Unavailable
+from taskrunner.domain.task import TaskFilter
+from taskrunner.store.bulk import Bulks
+from taskrunner.store.minutes import MOST, OTHER, Minutes
+from taskrunner.store.sessions import POISON_CAP
+from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR
+from taskrunner.store.stats import Point, Stats
+
+
+async def total(desk: Desk, **filters: Any) -> Point:
+    """All that happened within an hour."""
+    asked = {"queue": None, "task_type": None} | filters
+    whole = Point()
+    for _, point in await Stats(desk.store).points(60, 60, **asked):
+        whole.add(point)
+    return whole
+
+
+async def messages(desk: Desk, window: float = 86_400, task_type: str | None = None) -> dict[str, int]:
+    return {one.message: one.count for one in await Stats(desk.store).failures(window, task_type=task_type)}
+
+
+async def sums(desk: Desk) -> None:
+    await desk.store.minutes.flush()
+    await desk.rows("update minutes set minute = minute - interval '3 minutes' returning n")
+    await desk.upkeep.sum_tally()
+
+
+async def test_what_happens_is_counted_by_queue_and_type(desk: Desk) -> None:
+    await desk.upkeep.make_leaves()
+    await desk.settling.settle(COMPLETED, (await desk.held(7)).done())
+    await desk.settling.settle(ERROR, (await desk.held(3)).error(delay=60))
+    await desk.settling.settle(ERROR, (await desk.held(2)).error(delay=None))
+    await desk.settling.settle(CANCELLED, (await desk.held(1)).back())
+    await desk.create(5, task_type="other", queue="q", delay=60)
+    await desk.store.minutes.flush()
+    found = await total(desk)
+    assert (found.created, found.completed, found.failed, found.cancelled, found.retried) == (18, 7, 2, 1, 3)
+    assert sum(found.starts) == 13
+    assert (await total(desk, queue="q")).created == (await total(desk, task_type="other")).created == 5
+    assert await total(desk, queue="q", task_type="t") == Point()
+
+
+async def test_how_late_tasks_are_claimed_is_kept_by_bucket(desk: Desk) -> None:
+    await desk.create(100)
+    await desk.rows("update tasks_live set run_at = now() - interval '4 seconds' returning id")
+    seat = await desk.worker()
+    assert len((await desk.claim(seat, 60)).ids) == 60
+    assert len((await desk.claim(seat, 60)).ids) == 40
+    await desk.store.minutes.flush()
+    found = await total(desk)
+    assert found.starts[histogram.bucket(4.1)] == 100 == sum(found.starts)
+    assert 2 <= (histogram.quantile(found.starts, 0.5) or 0) <= 5
+    assert desk.store.minutes.pairs["default", "t"].waited == pytest.approx(400, rel=0.1)
+
+
+async def test_a_lost_worker_s_tasks_are_tried_again_and_those_that_never_started_are_not(desk: Desk) -> None:
+    held = await desk.held(4, started=True)
+    await desk.sessions.close_session(held.session, held.stream)
+    assert (await desk.sessions.take_back())[0] == 4
+    unheard = await desk.held(2, task_type="u")
+    await desk.rows("update sessions set stream = stream + 1 where id = %s returning id", unheard.session)
+    assert (await desk.sessions.take_back())[0] == 2
+    assert (await total(desk)).retried == 4
+
+
+async def test_only_what_is_new_is_written_and_nothing_at_idle(desk: Desk) -> None:
+    minutes = desk.store.minutes
+    await minutes.flush()
+    assert await desk.rows("select * from minutes") == []
+    await desk.create(3)
+    await minutes.flush()
+    await minutes.flush()
+    await desk.create(2)
+    await minutes.flush()
+    assert [(row["measure"], row["n"]) for row in await desk.rows("select measure, n from minutes order by n desc")] == [
+        ("created", 3),
+        ("created", 2),
+    ]
+
+
+async def test_the_loop_writes_a_few_seconds_after_something_happened(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskrunner.store.minutes.PERIOD", 0.05)
+    minutes = Minutes(desk.store.pool)
+    async with asyncio.TaskGroup() as group:
+        loop = group.create_task(minutes.run())
+        minutes.created("q", "t", 1)
+        while not await desk.rows("select from minutes where queue = 'q'"):
+            await asyncio.sleep(0.01)
+        loop.cancel()
+
+
+async def test_counts_survive_a_database_that_is_away(desk: Desk) -> None:
+    await desk.create(3)
+    await desk.db.execute("alter table minutes rename to hidden")
+    with pytest.raises(Unavailable):
+        await desk.store.minutes.flush()
+    await desk.db.execute("alter table hidden rename to minutes")
+    await desk.store.minutes.flush()
+    assert (await total(desk)).created == 3
+
+
+def test_beyond_so_many_pairs_the_rest_is_one(desk: Desk) -> None:
+    minutes = desk.store.minutes
+    for n in range(MOST + 50):
+        minutes.created("q", f"t{n}", 1)
+    assert len(minutes.pairs) == MOST + 1
+    assert minutes.pairs[OTHER].created == 50
+
+
+async def test_sums_say_the_same_in_fewer_rows(desk: Desk) -> None:
+    await desk.upkeep.make_leaves()
+    for _ in range(3):
+        held = await desk.held(2)
+        await desk.settling.settle(ERROR, held.error(delay=None, reason="no disk"))
+        await desk.store.minutes.flush()
+    before = await total(desk), await messages(desk)
+    (example,) = await Stats(desk.store).failures(3600)
+    await sums(desk)
+    assert (await total(desk), await messages(desk)) == before
+    assert before[1] == {"no disk": 6}
+    assert await Stats(desk.store).failures(3600) == [example]
+    (counted,) = await desk.rows("select count(*) as rows, count(distinct (measure, bucket)) as kinds from minutes")
+    assert counted["rows"] == counted["kinds"]
+    assert await desk.rows("select n from failures") == [{"n": 6}]
+    (settled,) = await desk.rows("select xmin::text from failures")
+    await desk.upkeep.sum_tally()
+    assert await desk.rows("select xmin::text from failures") == [settled]  # nothing is rewritten where there is nothing to sum
+
+
+async def test_days_that_were_kept_long_enough_are_forgotten(desk: Desk) -> None:
+    await desk.rows(
+        "insert into minutes (minute, queue, task_type, measure, n) values (now() - interval '9 days', 'q', 't', 'created', 1),"
+        " (now(), 'q', 't', 'created', 1) returning n"
+    )
+    await desk.rows(
+        "insert into failures (hour, task_type, message, n) values (now() - interval '9 days', 't', 'old', 1), (now(), 't', 'new', 1)"
+        " returning n"
+    )
+    await desk.upkeep.drop_leaves(retention=7 * 86_400)
+    assert len(await desk.rows("select from minutes")) == 1
+    assert await desk.rows("select message from failures") == [{"message": "new"}]
+
+
+@pytest.mark.parametrize(
+    ("error", "group"),
+    [
+        ("ValueError: order 4711 of 2026-11-24T08:25:12.5Z has no lines", "ValueError: order # of #Z has no lines"),
+        ("the server answered 503", "the server answered 503"),
+        ("no task 01a20ca8-aabc-7a76-8a58-f035ed8d43d5\nTraceback: line 7", "no task #"),
+        ("connect to 10.0.0.17:5432 failed after 1000 ms", "connect to # failed after # ms"),
+        ("object at 0x7F3A has digest 9fceb02d0ae598e95dc970b74767f193", "object at # has digest #"),
+        ("utf8 is not latin1", "utf8 is not latin1"),
+        ("faceless facade defaced", "faceless facade defaced"),
+        ("x" * 500, "x" * 200),
+        ("", ""),
+    ],
+)
+async def test_errors_of_a_kind_have_one_message(desk: Desk, error: str, group: str) -> None:
+    assert await desk.rows("select taskrunner_error_group(%s) as found", error) == [{"found": group}]
+
+
+async def fail(desk: Desk, reason: str, n: int = 1, **fields: Any) -> list[UUID]:
+    held = await desk.held(n, **fields)
+    await desk.settling.settle(ERROR, held.error(delay=None, reason=reason))
+    return held.ids
+
+
+async def test_failures_are_grouped_and_what_leaves_is_taken_off(desk: Desk) -> None:
+    await desk.upkeep.make_leaves()
+    first = await fail(desk, "no order 17")
+    others = await fail(desk, "no order 18", 3)
+    await fail(desk, "no order 19", task_type="u")
+    await fail(desk, "no disk", 2)
+    assert await messages(desk, task_type="t") == {"no order #": 4, "no disk": 2}
+    assert [one.task_type for one in await Stats(desk.store).failures(3600)] == ["t", "t", "u"]
+    (latest, *_) = await Stats(desk.store).failures(3600)
+    assert latest.example_id == max(others)
+    assert await desk.store.retry(first[0]) is not None
+    assert await messages(desk, task_type="t") == {"no order #": 3, "no disk": 2}
+
+
+@pytest.mark.parametrize("verb", ["retry", "delete"])
+async def test_all_tasks_of_one_kind_of_error_can_be_meant(desk: Desk, verb: str) -> None:
+    await desk.upkeep.make_leaves()
+    await fail(desk, "no order 18", 3)
+    kept = await fail(desk, "no disk")
+    which = TaskFilter(error="no order #")
+    assert len(await desk.store.list(which)) == 3
+    bulks = Bulks(desk.store)
+    operation = await bulks.begin(verb, which)
+    while await bulks.run_once():
+        pass
+    done = await bulks.get(operation.id)
+    assert done is not None
+    assert (done.status, done.done) == ("DONE", 3)
+    assert await messages(desk) == {"no disk": 1}
+    assert await desk.statuses(kept) == ["FAILED"]
+
+
+async def test_an_operation_from_before_there_was_the_filter_goes_on(desk: Desk) -> None:
+    await desk.upkeep.make_leaves()
+    await fail(desk, "no disk", 2)
+    bulks = Bulks(desk.store)
+    operation = await bulks.begin("delete", TaskFilter())
+    await desk.rows("update bulk_operations set filter = filter - 'error' returning id")
+    while await bulks.run_once():
+        pass
+    done = await bulks.get(operation.id)
+    assert done is not None
+    assert (done.status, done.done) == ("DONE", 2)
+
+
+async def test_tasks_that_nobody_settles_fail_by_kind_too(desk: Desk) -> None:
+    await desk.upkeep.make_leaves()
+    await desk.create(1, expires_at=await desk.now())
+    assert await desk.upkeep.expire() == 1
+    held = await desk.held(1, started=True)
+    await desk.rows("update tasks_live set crashes = %s returning id", POISON_CAP)
+    await desk.sessions.close_session(held.session, held.stream)
+    await desk.sessions.take_back()
+    found = await messages(desk)
+    assert found.pop("expired before it started") == 1
+    assert [n for message, n in found.items() if message.startswith("given up")] == [1]
