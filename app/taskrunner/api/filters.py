@@ -113,6 +113,7 @@ class EventQuery(BaseModel):
     task_type: Word | None = Field(None, description="only this type")
     queue: Word | None = Field(None, description="only this queue")
     tag: Words = Field((), description="only tasks with all of these tags: send it again for another one")
+    sample: bool = Field(default=False, description="true: some of what happens, without ids to go on from; for a page that shows it")
 
 
 def parameters_of(model: type[BaseModel]) -> tuple[Parameter, ...]:
