@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import structlog
 
+from taskrunner.domain.errors import ConfigurationError
 from taskrunner.kit.log import is_text
 from taskrunner.kit.signals import stop_on_signals, unless
-from taskrunner.settings import Settings
+from taskrunner.settings import Settings, env_name
 
 log = structlog.get_logger()
 
@@ -78,6 +79,8 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 async def _open(settings: Settings, rooms: AsyncExitStack) -> dict[str, str]:
     """Open the rooms into ``rooms``: the store first, the door last. Returns where each one is."""
     enter, where = rooms.enter_async_context, dict[str, str]()
+    if settings.traces:
+        await enter(_traces())
     store, mail_dir, schedulers = None, None, settings.scheduler_address
     if {"api", "scheduler"} & set(settings.roles):
         from taskrunner.store.tasks import open_store
@@ -101,6 +104,19 @@ async def _open(settings: Settings, rooms: AsyncExitStack) -> dict[str, str]:
 
         where["api"] = (await enter(api.serve(settings, store))).url
     return where
+
+
+@asynccontextmanager
+async def _traces() -> AsyncIterator[None]:
+    """Spans are sent, the last ones when all rooms are closed. Raises ConfigurationError without the packages."""
+    from taskrunner.kit.trace import exporting
+
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(exporting())
+        except ImportError as error:
+            raise ConfigurationError(f"{env_name('traces')}: OpenTelemetry is not installed ({error}); install taskrunner[otel]") from None
+        yield
 
 
 def _announce(where: dict[str, str], settings: Settings) -> None:

@@ -88,6 +88,7 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+    traces: bool = Field(default=False, description="send traces by OpenTelemetry, as its variables OTEL_… say; needs taskrunner[otel]")
         return value
 
     @field_validator("roles")

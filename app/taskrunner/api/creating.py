@@ -14,6 +14,7 @@ from taskrunner.api.documents import answer, batch_document, created_document, t
 from taskrunner.api.errors import Fault, Problem, bad_parameter
 from taskrunner.api.requests import INLINE, json_body
 from taskrunner.api.routes import Error, Parameter
+from taskrunner.api.tracing import in_trace, trace_of
 from taskrunner.domain.errors import BadTask, Conflict
 from taskrunner.domain.task import Answer, Created, IdempotencyKey
 from taskrunner.store.tasks import Store
@@ -37,7 +38,7 @@ KEY_REUSED = Error(422, "idempotency_key_reused", "this Idempotency-Key came wit
 async def create_task(request: web.Request, *, store: Store, creator: Creator) -> web.Response:
     """201 with the task, once it is committed; 200 with the live one that has its unique key, and ``deduplicated``."""
     body = await json_body(request, most=TASK_BYTES)
-    task, key = one_task(body), await idempotency_key(request, body)
+    (task,), key = in_trace([one_task(body)], trace_of(request)), await idempotency_key(request, body)
     if key is None and task.unique_key is None:
         created, headers = await creator.create(task), {}
     else:
@@ -52,7 +53,7 @@ async def create_task(request: web.Request, *, store: Store, creator: Creator) -
 async def create_tasks(request: web.Request, *, store: Store) -> web.Response:
     """201 with ids and statuses in the order of the array; all of it or nothing."""
     body = await json_body(request, most=BATCH_BYTES)
-    tasks, key = many_tasks(body), await idempotency_key(request, body)
+    tasks, key = in_trace(many_tasks(body), trace_of(request)), await idempotency_key(request, body)
     try:
         if key is not None:
             answered = await store.create_once(tasks, key)

@@ -11,6 +11,7 @@ from taskrunner.api.errors import Fault, Problem, bad_parameter
 from taskrunner.api.guard import BadJson, explain, is_plain, loads
 from taskrunner.api.requests import LINE_BYTES, refuse_encoded
 from taskrunner.api.routes import NDJSON
+from taskrunner.api.tracing import in_trace, trace_of
 from taskrunner.domain.errors import BadTask
 from taskrunner.domain.task import NewTask
 from taskrunner.store.imports import Import, Imports
@@ -32,7 +33,7 @@ async def import_tasks(request: web.Request, imports: Imports) -> web.StreamResp
     if "Idempotency-Key" in request.headers:
         raise bad_parameter("Idempotency-Key", "cannot be used with a stream: give the tasks a unique_key in arrays, or leave it out")
     async with imports.begin() as stream:
-        await _gather(request.content, stream)
+        await _gather(request.content, stream, trace_of(request))
         await stream.commit()
         response = web.StreamResponse(status=201, headers={hdrs.CONTENT_TYPE: NDJSON})
         await response.prepare(request)
@@ -42,7 +43,7 @@ async def import_tasks(request: web.Request, imports: Imports) -> web.StreamResp
         return response
 
 
-async def _gather(content: StreamReader, stream: Import) -> None:
+async def _gather(content: StreamReader, stream: Import, trace: str | None) -> None:
     """Read ahead while the database takes what was read before."""
     first = 1
     adding: asyncio.Future[None] | None = None
@@ -51,7 +52,7 @@ async def _gather(content: StreamReader, stream: Import) -> None:
             tasks = await asyncio.to_thread(_read, lines, first)
             if adding is not None:
                 await adding
-            adding = asyncio.ensure_future(_add(stream, tasks, first))
+            adding = asyncio.ensure_future(_add(stream, in_trace(tasks, trace), first))
             first += len(lines)
         if adding is not None:
             await adding

@@ -25,9 +25,11 @@ from taskrunner.api.stats import StatsRoutes
 from taskrunner.api.tasks import Tasks
 from taskrunner.api.waiting import Hub
 from taskrunner.api.work import Work
+from taskrunner.api.tracing import tracing
 from taskrunner.domain.errors import ConfigurationError
 from taskrunner.settings import Settings
 from taskrunner.store.bulk import Bulks
+from taskrunner.kit.trace import Tracer
 from taskrunner.store.events import SETUP as EVENTS
 from taskrunner.store.events import Events
 from taskrunner.store.fleet import Fleet
@@ -113,7 +115,8 @@ class Rooms:
             if not self.readiness.open and request.path.startswith("/api/") and request.path not in WITHOUT_SCHEMA:
                 self.readiness.check()
 
-        application = web.Application(middlewares=[catching(before)], client_max_size=BATCH_BYTES)
+        traces = [tracing(Tracer(), but=WITHOUT_SCHEMA)] if self._store.settings.traces else []
+        application = web.Application(middlewares=[*traces, catching(before)], client_max_size=BATCH_BYTES)
         routes = self.routes()
         routes.append(described(routes))
         application.add_routes([route.definition() for route in routes])

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from taskrunner.client.transport import dump
 from taskrunner.client.values import TaskFields
+from taskrunner.kit.trace import current
 
 JSONB = frozenset({"payload", "metadata", "backoff"})
 
@@ -54,7 +55,7 @@ def _call(task_type: str, payload: Any, fields: Mapping[str, Any]) -> tuple[str,
     unknown = fields.keys() - TaskFields.__annotations__.keys()
     if unknown:
         raise TypeError(f"{min(unknown)!r} is not a field of a task; there are {', '.join(TaskFields.__annotations__)}")
-    given = {"task_type": task_type, "payload": {} if payload is None else payload, **fields}
+    given = {"task_type": task_type, "payload": {} if payload is None else payload, "traceparent": current(), **fields}
     values = {name: _value(name, value) for name, value in given.items() if value is not None}
     arguments = ", ".join(f"{name} => %({name})s{'::jsonb' if name in JSONB else ''}" for name in values)
     return f"select taskrunner_enqueue({arguments}) as id", values

@@ -12,6 +12,7 @@ import orjson
 from pydantic import BaseModel
 
 from taskrunner.client.errors import ApiError, Unreachable, error_of
+from taskrunner.kit.trace import current
 
 BASE, CAP = 0.1, 5.0  # seconds between two tries, drawn with full jitter
 BROKEN = (aiohttp.ClientError, TimeoutError, OSError)
@@ -66,9 +67,11 @@ class Transport:
     @asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer as a stream, once. Raises ApiError for one of 400 or more, and whatever breaks the connection."""
+        trace = current()
+        headers = call.headers if trace is None else {**call.headers, "traceparent": trace}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=self._timeout + call.patience)
         async with self._opened().request(
-            call.method, self._base + call.path, params=call.params, data=call.body, headers=call.headers, timeout=timeout
+            call.method, self._base + call.path, params=call.params, data=call.body, headers=headers, timeout=timeout
         ) as answer:
             if answer.status >= 400:
                 raise error_of(answer.status, _document(await answer.read()), _seconds(answer.headers.get("Retry-After")))

@@ -11,7 +11,9 @@ from psycopg import AsyncConnection, errors
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from taskrunner.domain.errors import ConfigurationError, OutcomeUnknown, Unavailable
+from taskrunner.kit.trace import Tracer
 from taskrunner.store import columns
+from taskrunner.store.tracing import traced_cursor
 
 Connection = AsyncConnection[Any]
 R = TypeVar("R")
@@ -68,8 +70,11 @@ def _cancellations() -> int:
 
 
 @asynccontextmanager
-async def open_pool(dsn: str) -> AsyncIterator[AsyncConnectionPool[Connection]]:
-    """The pool, open but not necessarily connected: the database may come later. Raises ConfigurationError for an unreadable DSN."""
+async def open_pool(dsn: str, *, traces: bool = False) -> AsyncIterator[AsyncConnectionPool[Connection]]:
+    """The pool, open but not necessarily connected: the database may come later. ``traces``: statements make spans.
+
+    Raises ConfigurationError for an unreadable DSN.
+    """
     try:
         psycopg.conninfo.conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
@@ -82,6 +87,7 @@ async def open_pool(dsn: str) -> AsyncIterator[AsyncConnectionPool[Connection]]:
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "tcp_user_timeout": 15_000,
+        **({"cursor_factory": traced_cursor(Tracer())} if traces else {}),
     }
     pool = _Pool(
         dsn,

@@ -31,7 +31,7 @@ _ATTEMPT = [field.name for field in fields(FailedAttempt)]
 @asynccontextmanager
 async def open_store(dsn: str, settings: Settings) -> AsyncIterator["Store"]:
     """The store of this process, with its pool and its sender of hints. It opens whether or not the database is there yet."""
-    async with open_pool(dsn) as pool:
+    async with open_pool(dsn, traces=settings.traces) as pool:
         hint_line = Line(pool)
         store = Store(pool, Hints(hint_line), dsn=dsn, settings=settings)
         try:

@@ -12,11 +12,13 @@ from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
 from taskrunner.domain.errors import ConfigurationError
+from taskrunner.kit.trace import Tracer
 from taskrunner.settings import Settings, env_name
 from taskrunner.wire.codec import Codec
 from taskrunner.wire.limits import QUIET, ServerProtocol
 from taskrunner.wire.pb.google_proto_descriptor_pool import default_google_proto_descriptor_pool
 from taskrunner.wire.tls import Files, Renewed
+from taskrunner.wire.tracing import trace_server
 
 CLOSE = 2.0  # seconds for connections to end after their handlers were cancelled
 HANDSHAKE = 5.0  # seconds that a client has for TLS
@@ -74,6 +76,8 @@ async def serving(service: Any, settings: Settings, role: Literal["scheduler", "
     services = [service, Health({service: [health]})]
     services = ServerReflection.extend(services, pool=default_google_proto_descriptor_pool)
     server = _Server(services, most=settings.max_connections, files=Files.of(settings))
+    if settings.traces:
+        trace_server(server, Tracer())
     try:
         address = await server.listen(host, port)
     except OSError as error:

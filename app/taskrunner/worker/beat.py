@@ -12,9 +12,11 @@ from typing import NamedTuple
 import structlog
 from grpclib.client import Stream, StreamStreamMethod
 
+from taskrunner.kit.trace import Tracer
 from taskrunner.settings import Settings
 from taskrunner.wire.channel import open_channel
 from taskrunner.wire.pb.taskrunner.v1 import BeatReply, BeatRequest
+from taskrunner.wire.tracing import calling
 from taskrunner.worker.attempts import keys
 from taskrunner.worker.places import BROKEN, Place, find_places, said
 from taskrunner.worker.session import TRUST
@@ -135,6 +137,7 @@ class Beat:
     async def _beat(self, served: Served, place: Place, answered: asyncio.Event) -> None:
         async with (
             open_channel(place.host, place.port, self._settings, name=place.name) as channel,
+            calling(channel, Tracer() if self._settings.traces else None),
             StreamStreamMethod(channel, METHOD, BeatRequest, BeatReply).open() as stream,
         ):
             await stream.send_request()

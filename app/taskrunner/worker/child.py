@@ -12,11 +12,14 @@ from contextvars import Context as Variables
 from typing import Any
 
 from taskrunner.kit.log import ABOUT, configure
+from taskrunner.kit.trace import Tracer, start_exporting
 from taskrunner.sdk import Context, Handler
 from taskrunner.worker import frames
 from taskrunner.worker.calls import MOST_MESSAGE, Ending, call_plain, clean, failed, read_payload, succeeded
 from taskrunner.worker.loading import import_handlers
+from taskrunner.worker.tracing import traced
 
+EXPORT = 500  # milliseconds after which a span is sent: an idle child is killed without notice
 Jobs = queue.SimpleQueue[tuple[dict[str, Any], bytes]]
 
 
@@ -28,6 +31,9 @@ def main() -> None:
     sys.path[:] = setup["path"]
     configure(setup["log_level"], setup["log_format"])
     handlers = import_handlers(setup["modules"])
+    if setup["traces"]:
+        start_exporting(delay_ms=EXPORT)
+        handlers = traced(handlers, Tracer())
     jobs: Jobs = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sock, jobs), name="reader", daemon=True).start()
     with asyncio.Runner() as runner:

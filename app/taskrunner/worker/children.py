@@ -26,11 +26,12 @@ LOOK = 1_000  # milliseconds between two looks at a silent child: something that
 
 
 class Setup(NamedTuple):
-    """What a child is told first: the user's modules, and how it logs."""
+    """What a child is told first: the user's modules, how it logs, and whether it sends traces."""
 
     modules: Sequence[str]
     log_level: str = "info"
     log_format: Form = None
+    traces: bool = False
 
 
 class Child:

@@ -7,10 +7,12 @@ from contextlib import suppress
 
 from grpclib.client import Stream, StreamStreamMethod
 
+from taskrunner.kit.trace import Tracer
 from taskrunner.settings import Settings
 from taskrunner.wire.channel import open_channel
 from taskrunner.wire.codec import Codec
 from taskrunner.wire.pb.taskrunner.v1 import Goodbye, SchedulerMessage, Welcome, WorkerMessage
+from taskrunner.wire.tracing import calling
 from taskrunner.worker.places import Place
 from taskrunner.worker.session import Session
 
@@ -44,6 +46,7 @@ class Conversation:
         """Talk until the stream ends: raises Parted or what broke it, in a group."""
         async with (
             open_channel(place.host, place.port, self._settings, name=place.name, codec=Codec()) as channel,
+            calling(channel, Tracer() if self._settings.traces else None),
             StreamStreamMethod(channel, METHOD, WorkerMessage, SchedulerMessage).open() as stream,
             asyncio.TaskGroup() as group,  # tasks of their own: grpclib cancels those that use a stream which breaks
         ):

@@ -14,6 +14,7 @@ import structlog
 from grpclib.health.check import ServiceStatus
 
 from taskrunner.handlers.builtin import builtin_handlers
+from taskrunner.kit.trace import Tracer
 from taskrunner.settings import Settings
 from taskrunner.wire.pb.taskrunner.v1 import DescribeReply, Welcome
 from taskrunner.wire.server import serving
@@ -25,6 +26,7 @@ from taskrunner.worker.loading import all_handlers
 from taskrunner.worker.places import Place
 from taskrunner.worker.service import WorkerService
 from taskrunner.worker.session import Session
+from taskrunner.worker.tracing import traced
 
 log = structlog.get_logger()
 
@@ -50,6 +52,8 @@ async def work(settings: Settings, addresses: Sequence[str], mail_dir: Path | No
     door = serving(service, settings, "worker", health=health)
     async with builtin_handlers(settings, mail_dir=mail_dir) as builtin:
         handlers = all_handlers(builtin, settings.handlers)
+        if settings.traces:
+            handlers = traced(handlers, Tracer())
         async with door as address, _open_blocking(settings) as blocking, asyncio.TaskGroup() as group:
             session = Session(settings=settings, handlers=handlers, group=group, blocking=blocking)
             place = Place(settings.worker_host, int(address.rpartition(":")[2]))
@@ -65,7 +69,7 @@ async def work(settings: Settings, addresses: Sequence[str], mail_dir: Path | No
 
 @asynccontextmanager
 async def _open_blocking(settings: Settings) -> AsyncIterator[Blocking]:
-    blocking = Blocking(settings.slots, Children(Setup(settings.handlers, settings.log_level, settings.log_format)))
+    blocking = Blocking(settings.slots, Children(Setup(settings.handlers, settings.log_level, settings.log_format, settings.traces)))
     try:
         yield blocking
     finally:
