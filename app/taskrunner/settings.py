@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     api_url: str = Field("http://localhost:8080", description="where the service is, for `taskrunner task` and the Python client")
     api_token: SecretStr | None = Field(None, description="token that they send along")
 
+    traces: bool = Field(default=False, description="send traces by OpenTelemetry, as its variables OTEL_… say; needs taskrunner[otel]")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["text", "json"] | None = Field(None, description="text or json; text on a terminal, else json")
 
@@ -88,7 +89,6 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
-    traces: bool = Field(default=False, description="send traces by OpenTelemetry, as its variables OTEL_… say; needs taskrunner[otel]")
         return value
 
     @field_validator("roles")

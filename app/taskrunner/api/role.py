@@ -23,13 +23,13 @@ from taskrunner.api.requests import refuse_strangers
 from taskrunner.api.routes import Route
 from taskrunner.api.stats import StatsRoutes
 from taskrunner.api.tasks import Tasks
+from taskrunner.api.tracing import tracing
 from taskrunner.api.waiting import Hub
 from taskrunner.api.work import Work
-from taskrunner.api.tracing import tracing
 from taskrunner.domain.errors import ConfigurationError
+from taskrunner.kit.trace import Tracer
 from taskrunner.settings import Settings
 from taskrunner.store.bulk import Bulks
-from taskrunner.kit.trace import Tracer
 from taskrunner.store.events import SETUP as EVENTS
 from taskrunner.store.events import Events
 from taskrunner.store.fleet import Fleet
