@@ -46,7 +46,7 @@ class Held:
         columns = {"run_ms": bytes(4 * n)} | {
             name: [value] * n if not isinstance(value, list | bytes) else value for name, value in columns.items()
         }
-        return Batch(ids=ids, epochs=epochs, **columns)
+        return Batch(ids=ids, epochs=epochs, sessions=self.session.bytes, **columns)
 
     def error(self, delay: float | None = 0.0, reason: str = "broken") -> Batch:
         return self.batch(errors=reason, tracebacks=None, delays=delay)
@@ -116,7 +116,7 @@ class Desk:
         held = await self.claim(await self.worker(), n, lane=lane, attempts=attempts)
         assert len(held.ids) == n
         if started:
-            await self.settling.start(*held.blobs)
+            await self.settling.start(*held.blobs, held.session.bytes)
         return held
 
     async def rows(self, query: str, *parameters: Any) -> list[dict[str, Any]]:

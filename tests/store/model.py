@@ -40,6 +40,7 @@ class Model:
     streams: dict[UUID, int] = field(default_factory=dict)
     dead: set[UUID] = field(default_factory=set)
     rows_of_attempts: int = 0
+    claims: dict[tuple[UUID, int], UUID] = field(default_factory=dict)  # who claimed what, ever
 
     def claimed(self, id_: UUID, epoch: int, session: UUID) -> None:
         row = self.rows[id_]
@@ -47,6 +48,7 @@ class Model:
         row.epoch += 1
         row.attempt += 1
         row.held = (session, self.streams[session])
+        self.claims[id_, epoch] = session
         assert epoch == row.epoch
 
     def claimable(self) -> set[UUID]:
@@ -56,14 +58,18 @@ class Model:
         row = self.rows[id_]
         return row if row.epoch == epoch and row.status in HELD else None
 
+    def owners(self, pairs: list[tuple[UUID, int]]) -> bytes:
+        """Who claimed each of these, as a column: of a task that is named twice the last one."""
+        return b"".join(self.claims[pair].bytes for pair in dict(pairs).items())
+
     def start(self, id_: UUID, epoch: int) -> None:
         row = self.owns(id_, epoch)
         if row is not None and row.status is Q:
             row.move(R)
 
-    def settle(self, statement: str, id_: UUID, epoch: int) -> bool:
-        """The outcome of one attempt; whether it is stale."""
-        row = self.owns(id_, epoch)
+    def settle(self, statement: str, id_: UUID, epoch: int, by: UUID | None) -> bool:
+        """The outcome of one attempt, as its owner or somebody else says; whether it is stale."""
+        row = self.owns(id_, epoch) if by in (None, self.claims[id_, epoch]) else None
         if row is None:
             before = self.rows[id_]
             same = {"complete_tasks": {C}, "cancel_tasks": {X}, "fail_tasks": {P, F, X}, "give_back_tasks": {P, X}}[statement]

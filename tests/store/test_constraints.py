@@ -70,7 +70,7 @@ async def test_batches_in_opposite_orders_and_a_cancel_between_never_deadlock(de
             async with asyncio.TaskGroup() as group:
                 group.create_task(desk.settling.settle(kind, held.batch(**every)))
                 group.create_task(other.settling.settle(again, flipped.batch(**every)))
-                group.create_task(third.settling.start(*flipped.blobs))
+                group.create_task(third.settling.start(*flipped.blobs, held.session.bytes))
                 group.create_task(third.sessions.release(held.session, 1, *held.blobs))
                 group.create_task(cancel(held))
             assert await desk.rows("select from tasks_live where status in ('QUEUED', 'RUNNING')") == []

@@ -9,7 +9,7 @@ from store.desk import Desk, Held, pairs
 
 from taskrunner.domain.lanes import Serves
 from taskrunner.domain.retry import Backoff
-from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR
+from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR, Said
 
 URL = "https://example.com/hook"
 PAST, FUTURE = "now() - interval '1 second'", "now() + interval '1 hour'"
@@ -21,8 +21,9 @@ async def expires(desk: Desk, when: str, where: str = "true") -> None:
 
 async def say(desk: Desk, held: Held, *said: tuple[float, str]) -> None:
     ids, epochs = held.blobs
+    fractions = struct.pack(f">{len(said)}f", *(fraction for fraction, _ in said))
     await desk.settling.progress(
-        ids, epochs, struct.pack(f">{len(said)}f", *(fraction for fraction, _ in said)), [text for _, text in said]
+        Said(ids=ids, epochs=epochs, sessions=held.session.bytes, fractions=fractions, messages=[text for _, text in said])
     )
 
 

@@ -10,7 +10,7 @@ from taskrunner.store.settling import COMPLETED
 async def test_a_release_undoes_a_claim_of_that_stream_only(desk: Desk) -> None:
     held = await desk.held(3, priority=4)
     ids, epochs = held.blobs
-    await desk.settling.start(ids[:16], epochs[:8])
+    await desk.settling.start(ids[:16], epochs[:8], held.session.bytes)
     assert await desk.sessions.release(held.session, 2, ids, epochs) == []
     assert await desk.sessions.release(uuid4(), 1, ids, epochs) == []
     assert await desk.sessions.release(held.session, 1, ids, Held(held.session, 1, held.ids, [2, 2, 2]).blobs[1]) == []

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
@@ -83,18 +84,23 @@ class Machine(RuleBasedStateMachine):
 
     @rule(pairs=st.lists(claims, min_size=1, max_size=3))
     def start(self, pairs: list[Pair]) -> None:
-        self.run(self.desk.settling.start(*held(pairs).blobs))
+        self.run(self.desk.settling.start(*held(pairs).blobs, self.model.owners(pairs)))
         for id_, epoch in dict(pairs).items():
             self.model.start(id_, epoch)
 
-    @rule(pairs=st.lists(claims, min_size=1, max_size=3), kind=st.sampled_from([COMPLETED, ERROR, GIVEN_BACK, CANCELLED]))
-    def settle(self, pairs: list[Pair], kind: Kind) -> None:
-        """By whoever claimed it once, however long ago."""
+    @rule(
+        pairs=st.lists(claims, min_size=1, max_size=3),
+        kind=st.sampled_from([COMPLETED, ERROR, GIVEN_BACK, CANCELLED]),
+        by=st.one_of(st.none(), workers),
+    )
+    def settle(self, pairs: list[Pair], kind: Kind, by: UUID | None) -> None:
+        """By whoever claimed it once, however long ago, or by somebody who never did."""
         batch = held(pairs)
         columns = {"results": None, "errors": "e", "tracebacks": None, "delays": 0.0}
-        settled = self.run(self.desk.settling.settle(kind, batch.batch(**columns)))
+        said = replace(batch.batch(**columns), sessions=by.bytes if by else self.model.owners(pairs))
+        settled = self.run(self.desk.settling.settle(kind, said))
         stale = {UUID(bytes=settled.stale_ids[n : n + 16]) for n in range(0, len(settled.stale_ids), 16)}
-        assert stale == {id_ for id_, epoch in zip(batch.ids, batch.epochs, strict=True) if self.model.settle(kind.statement, id_, epoch)}
+        assert stale == {id_ for id_, epoch in dict(pairs).items() if self.model.settle(kind.statement, id_, epoch, by)}
 
     @rule(worker=workers, pairs=st.lists(claims, max_size=4))
     def hello(self, worker: UUID, pairs: list[Pair]) -> None:

@@ -206,7 +206,7 @@ async def test_a_dead_session_s_unstarted_task_keeps_its_attempt_too(desk: Desk)
 
 async def test_what_the_worker_never_heard_of_gets_its_attempt_back(desk: Desk) -> None:
     held = await desk.held(2)
-    await desk.settling.start(*Held(held.session, 1, held.ids[:1], [1]).blobs)
+    await desk.settling.start(*Held(held.session, 1, held.ids[:1], [1]).blobs, held.session.bytes)
     await desk.hello(held.session, resumed=True)
     assert (await desk.sessions.take_back())[0] == 2
     started, unstarted = [await desk.row(id_) for id_ in held.ids]

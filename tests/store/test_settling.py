@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -28,7 +29,7 @@ async def test_what_is_done_is_kept_with_its_result(desk: Desk) -> None:
 
 async def test_started_is_written_for_what_is_held_under_that_epoch(desk: Desk) -> None:
     held = await desk.held(2)
-    await desk.settling.start(*Held(held.session, 1, held.ids, [1, 2]).blobs)
+    await desk.settling.start(*Held(held.session, 1, held.ids, [1, 2]).blobs, held.session.bytes)
     assert await desk.statuses(held.ids) == ["RUNNING", "QUEUED"]
 
 
@@ -151,7 +152,8 @@ async def test_what_is_given_back_does_not_count_as_an_attempt(desk: Desk) -> No
 async def test_lanes_that_got_tasks_back_are_told_once_each_with_the_first(desk: Desk) -> None:
     one, other = await desk.held(3), await desk.held(2, queue="q")
     both = Held(one.session, 1, one.ids + other.ids, one.epochs + other.epochs)
-    settled = await desk.settling.settle(ERROR, both.batch(errors="e", tracebacks=None, delays=[30.0, 10.0, 20.0, 5.0, 6.0]))
+    batch = both.batch(errors="e", tracebacks=None, delays=[30.0, 10.0, 20.0, 5.0, 6.0])
+    settled = await desk.settling.settle(ERROR, replace(batch, sessions=one.session.bytes * 3 + other.session.bytes * 2))
     assert {back.lane.queue: round(back.due_in) for back in settled.back} == {"default": 10, "q": 5}
 
 

@@ -117,7 +117,7 @@ class Work:
         if draining is None:
             return answer(BeatAnswer(alive=False, cancel=[], drain=False))
         if body.running:
-            await self._pulling.started(*_columns(body.running))
+            await self._pulling.started(body.session, *_columns(body.running))
         self._pull.came_back(await self._pulling.release_unheard(body.session))
         return answer(BeatAnswer(alive=True, cancel=_pairs(*await self._pulling.cancels(body.session)), drain=draining))
 
@@ -129,16 +129,17 @@ class Work:
         for kind in (COMPLETED, ERROR, GIVEN_BACK, CANCELLED):
             outcomes = [one for one in body.outcomes if KINDS[one.outcome] is kind]
             if outcomes:
-                stale += await self._settle(kind, outcomes)
+                stale += await self._settle(body.session, kind, outcomes)
         gone = set(stale)
         done = [(one.id, one.epoch) for one in body.outcomes if (one.id, one.epoch) not in gone]
         return answer(SettleAnswer(settled=done, stale=stale))
 
-    async def _settle(self, kind: Kind, outcomes: Sequence[OutcomeBody]) -> list[tuple[UUID, int]]:
+    async def _settle(self, session: UUID, kind: Kind, outcomes: Sequence[OutcomeBody]) -> list[tuple[UUID, int]]:
         ids, epochs = _columns((one.id, one.epoch) for one in outcomes)
         batch = Batch(
             ids=ids,
             epochs=epochs,
+            sessions=session.bytes,
             results=[None if one.result == "null" else one.result for one in outcomes],
             errors=[None if one.error is None else one.error[:ERROR_CHARACTERS] for one in outcomes],
             tracebacks=[None if one.traceback is None else _tail(one.traceback) for one in outcomes],
@@ -150,7 +151,8 @@ class Work:
             reasons = [f"what the worker reported cannot be stored: {reason}" for reason in settled.refused.values()]
             none = [None] * len(reasons)
             part = batch.part([*settled.refused])
-            await self._pulling.settle(ERROR, Batch(ids=part.ids, epochs=part.epochs, errors=reasons, tracebacks=none, delays=none))
+            failed = Batch(ids=part.ids, epochs=part.epochs, sessions=part.sessions, errors=reasons, tracebacks=none, delays=none)
+            await self._pulling.settle(ERROR, failed)
         self._pull.came_back(settled.back)
         for tell in self._told:
             tell(ids)

@@ -126,9 +126,9 @@ class SchedulerService:
                 session.outstanding -= self._settler.report(session, outcomes)
                 self._dispatcher.wake()
             elif (started := message.started) is not None:
-                self._settler.started(started)
+                self._settler.started(session, started)
             elif (progress := message.progress) is not None:
-                self._settler.progress(progress)
+                self._settler.progress(session, progress)
             elif (capacity := message.capacity) is not None:
                 session.slots, session.prefetch = capacity.slots, capacity.prefetch
                 self._dispatcher.wake()

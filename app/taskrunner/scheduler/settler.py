@@ -13,7 +13,7 @@ import structlog
 from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.domain.task import Back
 from taskrunner.scheduler.roster import Session
-from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR, GIVEN_BACK, Batch, Kind, Settling
+from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR, GIVEN_BACK, Batch, Kind, Said, Settling
 from taskrunner.wire import columns
 from taskrunner.wire.pb.taskrunner.v1 import Outcome, Outcomes, Progress, SchedulerMessage, Started
 from taskrunner.wire.pb.taskrunner.v1 import Settled as SettledMessage
@@ -51,8 +51,8 @@ class Settler:
         self._committed = committed
         self._told = told  # whoever in this process waits for tasks to end
         self._reports: dict[Kind, deque[_Report]] = {kind: deque() for kind in (COMPLETED, ERROR, GIVEN_BACK, CANCELLED)}
-        self._started: list[Started] = []
-        self._progress: list[Progress] = []
+        self._started: list[tuple[Session, Started]] = []
+        self._progress: list[tuple[Session, Progress]] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -65,17 +65,19 @@ class Settler:
         self._wake.set()
         return n
 
-    def started(self, started: Started) -> None:
-        """Handlers of these are running."""
-        self._started.append(started)
+    def started(self, session: Session, started: Started) -> None:
+        """Handlers of these are running. Raises ValueError for columns of different lengths."""
+        if len(started.ids) // columns.ID != len(started.epochs) / columns.EPOCH or len(started.ids) % columns.ID:
+            raise ValueError("the columns of Started have different lengths")
+        self._started.append((session, started))
         self._wake.set()
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, session: Session, progress: Progress) -> None:
         """What handlers say of themselves. Raises ValueError for columns of different lengths."""
         n = len(progress.messages)
         if (len(progress.ids), len(progress.epochs), len(progress.fractions)) != (n * columns.ID, n * columns.EPOCH, n * 4):
             raise ValueError("the columns of Progress have different lengths")
-        self._progress.append(progress)
+        self._progress.append((session, progress))
         self._wake.set()
 
     async def flushed(self) -> None:
@@ -98,16 +100,12 @@ class Settler:
     async def _pass(self) -> None:
         if self._started:
             started = self._started[:]
-            await self._settling.start(b"".join(s.ids for s in started), b"".join(s.epochs for s in started))
+            owners = [(session, len(one.ids) // columns.ID) for session, one in started]
+            await self._settling.start(b"".join(s.ids for _, s in started), b"".join(s.epochs for _, s in started), _owners(owners))
             del self._started[: len(started)]
         if self._progress:
             said, self._progress = self._progress, []  # what an error here loses was most likely not the last word
-            await self._settling.progress(
-                b"".join(one.ids for one in said),
-                b"".join(one.epochs for one in said),
-                b"".join(one.fractions for one in said),
-                [message[:LONGEST_MESSAGE].replace("\0", "\N{REPLACEMENT CHARACTER}") for one in said for message in one.messages],
-            )
+            await self._settling.progress(_said(said))
         for kind, queue in self._reports.items():
             if queue:
                 reports = _next(queue)
@@ -140,7 +138,8 @@ class Settler:
         batch = _batch(reports).part([*refused])
         reasons = [f"what the handler returned or raised cannot be stored: {reason}" for reason in refused.values()]
         none = [None] * len(refused)
-        await self._settling.settle(ERROR, Batch(ids=batch.ids, epochs=batch.epochs, errors=reasons, tracebacks=none, delays=none))
+        failed = Batch(ids=batch.ids, epochs=batch.epochs, sessions=batch.sessions, errors=reasons, tracebacks=none, delays=none)
+        await self._settling.settle(ERROR, failed)
 
 
 def _next(queue: deque[_Report]) -> list[_Report]:
@@ -172,11 +171,29 @@ def _batch(reports: list[_Report]) -> Batch:
     return Batch(
         ids=b"".join(report.outcomes.ids for report in reports),
         epochs=b"".join(report.outcomes.epochs for report in reports),
+        sessions=_owners([(report.session, report.n) for report in reports]),
         results=_gather([(report.outcomes.results, report.n) for report in reports], lambda json: json.decode("utf-8", "replace")),
         errors=_gather([(report.outcomes.errors, report.n) for report in reports], str) or [None] * n,
         tracebacks=_gather([(report.outcomes.tracebacks, report.n) for report in reports], str) or [None] * n,
         delays=None if completed else [delay for report in reports for delay in _delays(report)],
         run_ms=b"".join(report.outcomes.run_ms or bytes(4 * report.n) for report in reports),
+    )
+
+
+def _owners(reports: Sequence[tuple[Session, int]]) -> bytes:
+    """Who says so: one session where only one does, else one for each row."""
+    if len({session.id for session, _ in reports}) == 1:
+        return reports[0][0].id.bytes
+    return b"".join(session.id.bytes * n for session, n in reports)
+
+
+def _said(said: Sequence[tuple[Session, Progress]]) -> Said:
+    return Said(
+        ids=b"".join(one.ids for _, one in said),
+        epochs=b"".join(one.epochs for _, one in said),
+        sessions=_owners([(session, len(one.messages)) for session, one in said]),
+        fractions=b"".join(one.fractions for _, one in said),
+        messages=[message[:LONGEST_MESSAGE].replace("\0", "\N{REPLACEMENT CHARACTER}") for _, one in said for message in one.messages],
     )
 
 

@@ -115,9 +115,9 @@ class Pulling:
 
         return await self._line.run(ask, writes=True)
 
-    async def started(self, ids: bytes, epochs: bytes) -> None:
-        """A beat has named these."""
-        await self._settling.start(ids, epochs)
+    async def started(self, session: UUID, ids: bytes, epochs: bytes) -> None:
+        """A beat of the session has named these."""
+        await self._settling.start(ids, epochs, session.bytes)
 
     async def cancels(self, session: UUID) -> tuple[bytes, bytes]:
         """Ids and epochs of the session's tasks that somebody asked to cancel."""

@@ -22,6 +22,7 @@ class Batch:
 
     ids: bytes
     epochs: bytes
+    sessions: bytes  # who says so: one for all rows, or one for each
     results: Sequence[str | None] | None = None
     errors: Sequence[str | None] | None = None
     tracebacks: Sequence[str | None] | None = None
@@ -43,6 +44,7 @@ class Batch:
         return Batch(
             ids=cut(self.ids, 16),
             epochs=cut(self.epochs, 8),
+            sessions=self.sessions if len(self.sessions) == 16 else cut(self.sessions, 16),
             results=take(self.results),
             errors=take(self.errors),
             tracebacks=take(self.tracebacks),
@@ -55,12 +57,24 @@ class Batch:
         return {
             "ids": Uuids(self.ids),
             "epochs": Longs(self.epochs),
+            "sessions": Uuids(self.sessions),
             "results": self.results,
             "errors": self.errors,
             "tracebacks": self.tracebacks,
             "delays": self.delays,
             "run_ms": None if self.run_ms is None else Ints(self.run_ms),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What handlers say of themselves, as columns; ``sessions`` is one for all rows, or one for each."""
+
+    ids: bytes
+    epochs: bytes
+    sessions: bytes
+    fractions: bytes
+    messages: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +107,20 @@ class Settling:
     def __init__(self, line: Line) -> None:
         self._line = line
 
-    async def start(self, ids: bytes, epochs: bytes) -> None:
-        """Handlers of these are running."""
-        await self._line.run(
-            lambda c: c.execute(sql("start_tasks"), {"ids": Uuids(ids), "epochs": Longs(epochs)}, binary=True), writes=True
-        )
+    async def start(self, ids: bytes, epochs: bytes, sessions: bytes) -> None:
+        """Handlers of these are running, say ``sessions``: one for all of them, or one for each."""
+        parameters = {"ids": Uuids(ids), "epochs": Longs(epochs), "sessions": Uuids(sessions)}
+        await self._line.run(lambda c: c.execute(sql("start_tasks"), parameters, binary=True), writes=True)
 
-    async def progress(self, ids: bytes, epochs: bytes, fractions: bytes, messages: Sequence[str]) -> None:
-        """What the handlers of these say of themselves; of one that said more the last."""
-        parameters = {"ids": Uuids(ids), "epochs": Longs(epochs), "fractions": Floats(fractions), "messages": [*messages]}
+    async def progress(self, said: Said) -> None:
+        """What handlers say of themselves; of one that said more the last."""
+        parameters = {
+            "ids": Uuids(said.ids),
+            "epochs": Longs(said.epochs),
+            "sessions": Uuids(said.sessions),
+            "fractions": Floats(said.fractions),
+            "messages": [*said.messages],
+        }
         await self._line.run(lambda c: c.execute(sql("note_progress"), parameters, binary=True), writes=True)
 
     async def settle(self, kind: Kind, batch: Batch) -> Settled:

@@ -1,18 +1,20 @@
--- How attempts end. Each names (id, epoch) pairs; a pair that is not held changes nothing.
+-- How attempts end. Each names (id, epoch) pairs, and the session that says so: one for all pairs, or one for each. A pair that this
+-- session does not hold changes nothing. (``is not distinct from`` keeps the planner from looking for a row by its session.)
 
 -- name: start_tasks
 -- moves: QUEUED -> RUNNING
 update tasks_live t set status = 'RUNNING', updated_at = now()
-from (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id) d
-where t.id = d.id and t.epoch = d.epoch and t.status = 'QUEUED'
+from (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(sessions)b::uuid[]) d (id, epoch, session) order by id) d
+where t.id = d.id and t.epoch = d.epoch and t.session is not distinct from coalesce(d.session, (%(sessions)b::uuid[])[1]) and t.status = 'QUEUED'
 
 -- name: complete_tasks
 -- moves: QUEUED -> COMPLETED, RUNNING -> COMPLETED
 with d as materialized (
-  select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(results)b::text[], %(run_ms)b::int[]) d (id, epoch, result, run_ms) order by id),
+  select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(sessions)b::uuid[], %(results)b::text[], %(run_ms)b::int[])
+    d (id, epoch, session, result, run_ms) order by id),
 gone as (
   delete from tasks_live t using d
-  where t.id = d.id and t.epoch = d.epoch and t.status in ('QUEUED', 'RUNNING')
+  where t.id = d.id and t.epoch = d.epoch and t.session is not distinct from coalesce(d.session, (%(sessions)b::uuid[])[1]) and t.status in ('QUEUED', 'RUNNING')
   returning t.*, 'COMPLETED' as new_status, d.result::jsonb as new_result, null::text as new_error, d.run_ms as new_ms),
 {ending}
 select (select count(*) from gone) as n, c.* from (select) one left join ({callbacks}) c on true
@@ -20,10 +22,10 @@ select (select count(*) from gone) as n, c.* from (select) one left join ({callb
 -- name: cancel_tasks
 -- moves: QUEUED -> CANCELLED, RUNNING -> CANCELLED
 with d as materialized (
-  select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(run_ms)b::int[]) d (id, epoch, run_ms) order by id),
+  select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(sessions)b::uuid[], %(run_ms)b::int[]) d (id, epoch, session, run_ms) order by id),
 gone as (
   delete from tasks_live t using d
-  where t.id = d.id and t.epoch = d.epoch and t.status in ('QUEUED', 'RUNNING')
+  where t.id = d.id and t.epoch = d.epoch and t.session is not distinct from coalesce(d.session, (%(sessions)b::uuid[])[1]) and t.status in ('QUEUED', 'RUNNING')
   returning t.*, 'CANCELLED' as new_status, null::jsonb as new_result, null::text as new_error, d.run_ms as new_ms),
 {ending}
 select (select count(*) from gone) as n, c.* from (select) one left join ({callbacks}) c on true
@@ -32,12 +34,13 @@ select (select count(*) from gone) as n, c.* from (select) one left join ({callb
 -- moves: QUEUED -> PENDING, RUNNING -> PENDING, QUEUED -> FAILED, RUNNING -> FAILED, QUEUED -> CANCELLED, RUNNING -> CANCELLED
 -- An error: tried again after its delay, unless there is none (the handler gave up), attempts are used up, or somebody asked to cancel.
 with d as materialized (
-  select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(errors)b::text[], %(tracebacks)b::text[], %(delays)b::float8[], %(run_ms)b::int[])
-    d (id, epoch, error, traceback, delay, run_ms) order by id),
+  select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(sessions)b::uuid[],
+      %(errors)b::text[], %(tracebacks)b::text[], %(delays)b::float8[], %(run_ms)b::int[])
+    d (id, epoch, session, error, traceback, delay, run_ms) order by id),
 held as materialized (
   select d.*, t.attempt, s.name as worker,
     d.delay is null or t.attempt >= t.max_attempts or t.cancel_requested_at is not null as last
-  from d join tasks_live t on t.id = d.id and t.epoch = d.epoch and t.status in ('QUEUED', 'RUNNING')
+  from d join tasks_live t on t.id = d.id and t.epoch = d.epoch and t.session is not distinct from coalesce(d.session, (%(sessions)b::uuid[])[1]) and t.status in ('QUEUED', 'RUNNING')
   left join sessions s on s.id = t.session
   order by d.id for no key update of t),
 noted as (
@@ -66,10 +69,10 @@ left join (select queue, task_type, priority, min(run_at) as run_at,
 -- moves: QUEUED -> PENDING, RUNNING -> PENDING, QUEUED -> CANCELLED, RUNNING -> CANCELLED
 -- By the worker's own word: not started, or snoozed. The attempt is returned.
 with d as materialized (
-  select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(delays)b::float8[]) d (id, epoch, delay) order by id),
+  select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(sessions)b::uuid[], %(delays)b::float8[]) d (id, epoch, session, delay) order by id),
 held as materialized (
   select d.*, t.cancel_requested_at is not null as last
-  from d join tasks_live t on t.id = d.id and t.epoch = d.epoch and t.status in ('QUEUED', 'RUNNING')
+  from d join tasks_live t on t.id = d.id and t.epoch = d.epoch and t.session is not distinct from coalesce(d.session, (%(sessions)b::uuid[])[1]) and t.status in ('QUEUED', 'RUNNING')
   order by d.id for no key update of t),
 back as (
   update tasks_live t set status = 'PENDING', session = null, stream = null, attempt = t.attempt - 1,
@@ -88,10 +91,11 @@ left join (select queue, task_type, priority, min(run_at) as run_at,
 -- name: note_progress
 -- What handlers say of themselves. A row that somebody has locked is told the next time.
 with d as materialized (
-  select distinct on (id) * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(fractions)b::real[], %(messages)b::text[])
-    with ordinality d (id, epoch, fraction, message, ord) order by id, ord desc),
+  select distinct on (id, owner) d.*, coalesce(session, (%(sessions)b::uuid[])[1]) as owner
+  from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(sessions)b::uuid[], %(fractions)b::real[], %(messages)b::text[])
+    with ordinality d (id, epoch, session, fraction, message, ord) order by id, owner, ord desc),
 held as materialized (
-  select d.* from d join tasks_live t on t.id = d.id and t.epoch = d.epoch and t.status in ('QUEUED', 'RUNNING')
+  select d.* from d join tasks_live t on t.id = d.id and t.epoch = d.epoch and t.session is not distinct from d.owner and t.status in ('QUEUED', 'RUNNING')
   order by d.id for no key update of t skip locked)
 update tasks_live t set progress = case when h.fraction between 0 and 1 then h.fraction end, progress_message = nullif(h.message, ''), updated_at = now() from held h where t.id = h.id and t.epoch = h.epoch
 
