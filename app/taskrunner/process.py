@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import structlog
 
+from taskrunner.domain.access import is_local
 from taskrunner.domain.errors import ConfigurationError
 from taskrunner.kit.log import is_text
 from taskrunner.kit.signals import stop_on_signals, unless
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 # What closing takes beside the tasks' own time: streams, pools, the embedded PostgreSQL.
 MARGIN = 25.0
+# Who speaks to the gRPC server of a role.
+PEER = {"scheduler": "worker", "worker": "operator"}
 
 
 class Database(NamedTuple):
@@ -78,6 +81,7 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 async def _open(settings: Settings, rooms: AsyncExitStack) -> dict[str, str]:
     """Open the rooms into ``rooms``: the store first, the door last. Returns where each one is."""
+    _refuse_exposure(settings)
     enter, where = rooms.enter_async_context, dict[str, str]()
     if settings.traces:
         await enter(_traces())
@@ -104,6 +108,17 @@ async def _open(settings: Settings, rooms: AsyncExitStack) -> dict[str, str]:
 
         where["api"] = (await enter(api.serve(settings, store))).url
     return where
+
+
+def _refuse_exposure(settings: Settings) -> None:
+    """Raises ConfigurationError where other machines can reach a gRPC server that does not ask who they are. The API sees to itself."""
+    for role, name in (("scheduler", "scheduler_host"), ("worker", "worker_host")):
+        host = getattr(settings, name)
+        if role in settings.roles and not (is_local(host) or settings.insecure or (settings.tls_cert and settings.tls_ca)):
+            raise ConfigurationError(
+                f"{env_name(name)} {host} can be reached from other machines, and whoever reaches it could be a {PEER[role]}: set "
+                "TASKRUNNER_TLS_CERT, TASKRUNNER_TLS_KEY and TASKRUNNER_TLS_CA, or TASKRUNNER_INSECURE=1"
+            )
 
 
 @asynccontextmanager

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from taskrunner.domain.access import token_of
+
 PREFIX = "TASKRUNNER_"
 
 Role = Literal["api", "scheduler", "worker"]
@@ -34,7 +36,7 @@ def _port(name: str, default: int, what: str) -> Any:
 class Settings(BaseSettings):
     """Read from flags, then the environment. The seed's names stand alone, ours begin with ``TASKRUNNER_``."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
 
     roles: Annotated[tuple[Role, ...], NoDecode] = Field(
         ("api", "scheduler", "worker"), description="which loops this process runs: api, scheduler, worker"
@@ -57,6 +59,12 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(None, validate_default=True, description="private key of the certificate (PEM, without a password)")
     tls_ca: Path | None = Field(None, description="CA (PEM) that the other side's certificate must be from; clients must have one, too")
     max_connections: int = Field(1000, ge=10, le=100_000, description="connections that each server of this process holds at once")
+
+    # Who may come in.
+    api_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="tokens of the HTTP API: SECRET, good for everything, or SCOPE+SCOPE:SECRET"
+    )
+    insecure: bool = Field(default=False, description="listen for other machines without tokens (HTTP) and without TLS (gRPC)")
 
     # The worker.
     queues: Words = Field(("*",), description="queues that this worker serves; * is every queue")
@@ -84,7 +92,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["text", "json"] | None = Field(None, description="text or json; text on a terminal, else json")
 
-    @field_validator("roles", "handlers", "queues", "scheduler_address", "webhook_allow", mode="before")
+    @field_validator("roles", "handlers", "queues", "scheduler_address", "webhook_allow", "api_tokens", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -126,6 +134,16 @@ class Settings(BaseSettings):
             raise ValueError(f"has no use without {PREFIX}TLS_CERT")
         if value is None and cert is not None and info.field_name == "tls_key":
             raise ValueError(f"must be set where {PREFIX}TLS_CERT is")
+        return value
+
+    @field_validator("api_tokens")
+    @classmethod
+    def _good_tokens(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for n, token in enumerate(value, 1):
+            try:
+                token_of(token.get_secret_value())
+            except ValueError as error:
+                raise ValueError(f"token {n} {error}") from None
         return value
 
     @property

@@ -59,9 +59,9 @@ class Api:
 
 
 @asynccontextmanager
-async def opened(dsn: str, *, store_dsn: str | None = None) -> AsyncIterator[Api]:
-    """The API on a free port. ``store_dsn`` is another way to the same database, or to none."""
-    settings = Settings(http_port=0, grace=5)
+async def opened(dsn: str, *, store_dsn: str | None = None, **others: Any) -> AsyncIterator[Api]:
+    """The API on a free port. ``store_dsn`` is another way to the same database, or to none; ``others`` are settings."""
+    settings = Settings(http_port=0, grace=5, **others)
     async with (
         open_store(store_dsn or dsn, settings) as store,
         serve(settings, store) as door,

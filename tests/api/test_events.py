@@ -136,7 +136,7 @@ async def test_wrong_words_are_refused_and_head_does_not_stream(api: Api) -> Non
 
 
 async def test_a_listener_that_does_not_keep_up_is_dropped_with_bounded_memory() -> None:
-    listener = Listener(EventQuery())
+    listener = Listener(EventQuery(), payloads=True)
     for _ in range(3):
         listener.offer(b"x" * (BUFFER // 3))
     assert not listener.over
@@ -171,7 +171,7 @@ def test_a_listener_wants_what_fits_all_of_its_words() -> None:
         (False, {"queue": "p"}),
         (False, {"tag": ("a", "c")}),
     ]:
-        assert Listener(EventQuery(**words)).wants(one) is wants
+        assert Listener(EventQuery(**words), payloads=True).wants(one) is wants
 
 
 def test_a_cursor_is_its_place_and_nothing_else_is_one() -> None:

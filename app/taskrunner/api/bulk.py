@@ -14,6 +14,7 @@ from taskrunner.api.errors import Fault, Problem
 from taskrunner.api.filters import Filter, invalid, read_body
 from taskrunner.api.requests import json_body, path_id
 from taskrunner.api.routes import INVALID, JSON, Answer, Body, Error, Parameter, Route
+from taskrunner.domain.access import Scope
 from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.domain.lifecycle import FINISHED, LIVE, Status
 from taskrunner.kit.loops import every
@@ -60,6 +61,7 @@ class Bulk:
                     path=f"/api/tasks/bulk/{verb}",
                     handler=self._begin(verb),
                     group="bulk",
+                    scope=Scope.WRITE,
                     body=Body({JSON: BulkBody}, EXAMPLE if verb != "cancel" else {"queue": "mail"}),
                     answers={202: begun},
                     errors=(INVALID,),
@@ -72,6 +74,7 @@ class Bulk:
                 path="/api/bulk/{id}",
                 handler=self.get,
                 group="bulk",
+                scope=Scope.READ,
                 parameters=(BULK_ID,),
                 answers={200: Answer("the operation so far", shapes.Bulk)},
                 errors=(NO_BULK,),

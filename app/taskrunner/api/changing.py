@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 from pydantic import ConfigDict, Field, Strict, TypeAdapter
 
 from taskrunner.api import shapes
+from taskrunner.api.access import caller_of
 from taskrunner.api.bodies import TASK_BYTES
 from taskrunner.api.documents import answer, etag, task_document
 from taskrunner.api.errors import Fault, Problem, not_found
@@ -18,6 +19,7 @@ from taskrunner.api.fields import CENTURY, MONTH, PAYLOAD_BYTES, Instant, Second
 from taskrunner.api.filters import invalid, read_body
 from taskrunner.api.requests import json_body, task_id
 from taskrunner.api.routes import CHANGED, CONFLICT, IF_MATCH, INVALID, NO_TASK, TASK_ID, Answer, Body, Route
+from taskrunner.domain.access import Caller, Scope
 from taskrunner.domain.errors import Conflict
 from taskrunner.domain.lifecycle import FINISHED, HELD, Status
 from taskrunner.domain.task import Task
@@ -62,8 +64,8 @@ class Changing:
         path = "/api/tasks/{id}"
         done = Answer("the task afterwards", shapes.Task, headers=ETAG)
         obeys = {200: Answer("cancelled", shapes.Task, headers=ETAG), 202: Answer("its worker is told", shapes.Task, headers=ETAG)}
-        shared: dict[str, Any] = {"group": "tasks", "parameters": (TASK_ID,), "errors": (NO_TASK, CONFLICT)}
-        guarded: dict[str, Any] = {"group": "tasks", "parameters": (TASK_ID, IF_MATCH), "errors": (NO_TASK, CONFLICT, CHANGED)}
+        shared: dict[str, Any] = {"group": "tasks", "scope": Scope.WRITE, "parameters": (TASK_ID,), "errors": (NO_TASK, CONFLICT)}
+        guarded: dict[str, Any] = shared | {"parameters": (TASK_ID, IF_MATCH), "errors": (NO_TASK, CONFLICT, CHANGED)}
         body = Body({MERGE_PATCH: TaskPatch, "application/json": TaskPatch}, {"priority": 1, "run_at": "2026-11-24T08:25:12Z"})
         patched = guarded | {"errors": (*guarded["errors"], INVALID), "body": body}
         return [
@@ -91,7 +93,7 @@ class Changing:
                 changed = await self._store.get(id)
                 if changed is None:
                     raise not_found()
-                return _shown(changed)
+                return _shown(changed, caller_of(request))
         raise Conflict("the task is being changed by others: try again")
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -120,15 +122,15 @@ class Changing:
         A handler that finishes first wins; one that does not obey is left behind after the cancel grace.
         """
         task = await self._changed(request, self._store.cancel)
-        return _shown(task, status=202 if task.status in HELD else 200)
+        return _shown(task, caller_of(request), status=202 if task.status in HELD else 200)
 
     async def retry(self, request: web.Request) -> web.Response:
         """Run a finished task again: the same id, PENDING, due now, with a new budget of attempts."""
-        return _shown(await self._changed(request, self._store.retry))
+        return _shown(await self._changed(request, self._store.retry), caller_of(request))
 
     async def run(self, request: web.Request) -> web.Response:
         """Make a PENDING task due now."""
-        return _shown(await self._changed(request, self._store.run_now))
+        return _shown(await self._changed(request, self._store.run_now), caller_of(request))
 
     async def _changed(self, request: web.Request, change: Callable[[UUID], Awaitable[Task | None]]) -> Task:
         task = await change(task_id(request))
@@ -137,8 +139,8 @@ class Changing:
         return task
 
 
-def _shown(task: Task, *, status: int = 200) -> web.Response:
-    return answer(task_document(task), status=status, headers={"ETag": etag(task)})
+def _shown(task: Task, caller: Caller, *, status: int = 200) -> web.Response:
+    return answer(task_document(task, caller), status=status, headers={"ETag": etag(task)})
 
 
 def _refuse_two_times(patch: dict[str, Any]) -> None:

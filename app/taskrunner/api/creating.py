@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from taskrunner.api.access import caller_of
 from taskrunner.api.bodies import BATCH_BYTES, TASK_BYTES, many_tasks, one_task
 from taskrunner.api.creator import Creator
 from taskrunner.api.documents import answer, batch_document, created_document, task_document
@@ -15,6 +16,7 @@ from taskrunner.api.errors import Fault, Problem, bad_parameter
 from taskrunner.api.requests import INLINE, json_body
 from taskrunner.api.routes import Error, Parameter
 from taskrunner.api.tracing import in_trace, trace_of
+from taskrunner.domain.access import Caller
 from taskrunner.domain.errors import BadTask, Conflict
 from taskrunner.domain.task import Answer, Created, IdempotencyKey
 from taskrunner.store.tasks import Store
@@ -46,7 +48,7 @@ async def create_task(request: web.Request, *, store: Store, creator: Creator) -
         created, headers = answered.created[0], REPLAYED if answered.replayed else {}
     headers = headers | {"Location": f"/api/tasks/{created.id}"}
     if created.deduplicated:
-        return answer(await _existing(store, created), headers=headers)
+        return answer(await _existing(store, created, caller_of(request)), headers=headers)
     return answer(created_document(task, created), status=201, headers=headers)
 
 
@@ -65,11 +67,11 @@ async def create_tasks(request: web.Request, *, store: Store) -> web.Response:
     return answer(batch_document(answered.created), status=201, headers=REPLAYED if answered.replayed else {})
 
 
-async def _existing(store: Store, created: Created) -> dict[str, object]:
+async def _existing(store: Store, created: Created, caller: Caller) -> dict[str, object]:
     task = await store.get(created.id)
     if task is None:
         raise Conflict("the task with this unique_key was deleted meanwhile: send it again")
-    return task_document(task) | {"deduplicated": True}
+    return task_document(task, caller) | {"deduplicated": True}
 
 
 async def idempotency_key(request: web.Request, body: Any) -> IdempotencyKey | None:

@@ -1,15 +1,18 @@
 """What the API answers: tasks as JSON. Payloads and results are JSON text already and are spliced in, never read again."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 import orjson
 from aiohttp import web
 
+from taskrunner.domain.access import Caller, Scope
 from taskrunner.domain.task import Created, FailedAttempt, NewTask, Task
 
 JSON = "application/json"
+# What is in a task: words of its maker and of its handler. Names and numbers are not.
+CONTENTS = frozenset({"payload", "result", "error", "progress_message", "metadata", "callback_url"})
 
 
 def answer(document: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -61,9 +64,9 @@ def batch_document(created: Iterable[Created]) -> dict[str, object]:
     return {"items": [{"id": row.id, "status": "PENDING"} | ({"deduplicated": True} if row.deduplicated else {}) for row in created]}
 
 
-def task_document(task: Task) -> dict[str, object]:
-    """A task as it is stored."""
-    return {
+def task_document(task: Task, caller: Caller) -> dict[str, object]:
+    """A task as it is stored, or as much of it as the caller may see."""
+    document = {
         "id": task.id,
         "task_type": task.task_type,
         "queue": task.queue,
@@ -90,6 +93,12 @@ def task_document(task: Task) -> dict[str, object]:
         "progress": task.progress,
         "progress_message": task.progress_message,
     }
+    return document if Scope.PAYLOADS in caller.scopes else redacted(document)
+
+
+def redacted(document: Mapping[str, object]) -> dict[str, object]:
+    """What somebody sees of a task, or of an event, who may not see what is in it."""
+    return {name: None if name in CONTENTS else value for name, value in document.items()} | {"redacted": True}
 
 
 def etag(task: Task) -> str:
@@ -97,14 +106,15 @@ def etag(task: Task) -> str:
     return f'"{task.updated_at.timestamp() * 1_000_000:.0f}"'
 
 
-def attempts_document(attempts: Sequence[FailedAttempt]) -> list[dict[str, object]]:
+def attempts_document(attempts: Sequence[FailedAttempt], caller: Caller) -> list[dict[str, object]]:
     """The attempts that failed, oldest first."""
+    seen = Scope.PAYLOADS in caller.scopes
     return [
         {
             "attempt": failed.attempt,
             "outcome": failed.outcome,
-            "error": failed.error,
-            "traceback": failed.traceback,
+            "error": failed.error if seen else None,
+            "traceback": failed.traceback if seen else None,
             "worker": failed.worker,
             "run_ms": failed.run_ms,
             "ended_at": moment(failed.ended_at),

@@ -5,10 +5,13 @@ from contextlib import suppress
 
 from aiohttp import hdrs, web
 
-from taskrunner.api.errors import bad_parameter
+from taskrunner.api.access import Gate, caller_of
+from taskrunner.api.errors import Problem, bad_parameter
 from taskrunner.api.feed import Feed, Listener, place_of
 from taskrunner.api.filters import EventQuery, parameters_of, read_query
 from taskrunner.api.routes import Answer, Parameter, Route
+from taskrunner.domain.access import Scope
+from taskrunner.domain.errors import Unavailable
 from taskrunner.store.events import Place
 
 HEARTBEAT = 10.0  # seconds between two signs of life
@@ -21,8 +24,9 @@ LAST = Parameter("Last-Event-ID", str, "the id of the last event that arrived: t
 class EventRoutes:
     """The handler of ``/api/events``."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, gate: Gate) -> None:
         self._feed = feed
+        self._gate = gate
 
     def routes(self) -> list[Route]:
         """The path and what is to be said about it."""
@@ -32,6 +36,7 @@ class EventRoutes:
                 path="/api/events",
                 handler=self.stream,
                 group="events",
+                scope=Scope.READ,
                 parameters=(*parameters_of(EventQuery), LAST),
                 answers={200: Answer("events, for as long as you listen", str, kind=KIND)},
             )
@@ -52,19 +57,25 @@ class EventRoutes:
         response = web.StreamResponse(headers=HEADERS)
         if request.method == hdrs.METH_HEAD:
             return response
-        async with self._feed.listening(query) as (listener, place):
+        payloads = Scope.PAYLOADS in caller_of(request).scopes
+        async with self._feed.listening(query, payloads=payloads) as (listener, place):
             await response.prepare(request)
-            with suppress(ConnectionError, TimeoutError):  # the client left, or cannot keep up
+            # The client left, or cannot keep up; or its token was revoked, or nobody can tell.
+            with suppress(ConnectionError, TimeoutError, Problem, Unavailable):
                 await _write(response, b"retry: 2000\n\n")
-                await self._send(response, listener, since, place)
+                await self._send(request, response, listener, (since, place))
         return response
 
-    async def _send(self, response: web.StreamResponse, listener: Listener, since: Place | None, place: Place) -> None:
+    async def _send(
+        self, request: web.Request, response: web.StreamResponse, listener: Listener, places: tuple[Place | None, Place]
+    ) -> None:
+        since, place = places
         if since is not None:
             async for data in self._feed.missed(listener, since, place):
                 await _write(response, data)
         while not listener.over:
             data = await listener.next(HEARTBEAT)
+            await self._gate.admit(request, Scope.READ)  # the token may have been revoked meanwhile
             await _write(response, data or b": still here\n\n")
 
 

@@ -1,4 +1,7 @@
-"""Who listens to events: one poller for all of them, and none while nobody listens. A listener that cannot keep up is dropped."""
+"""Who listens to events: one poller for all of them, and none while nobody listens. A listener that cannot keep up is dropped.
+
+A page that only shows what goes on wants a sample: while nobody wants more, a look costs the same however much happens.
+"""
 
 import asyncio
 import base64
@@ -12,7 +15,7 @@ from uuid import UUID
 
 import orjson
 
-from taskrunner.api.documents import moment
+from taskrunner.api.documents import moment, redacted
 from taskrunner.api.filters import EventQuery
 from taskrunner.domain.errors import TaskrunnerError, Unavailable
 from taskrunner.domain.lifecycle import FINISHED
@@ -23,6 +26,7 @@ SAMPLE = 1.0  # seconds between two looks at what lives
 SUMMARY = 5.0
 PAGE = 2_000
 SAMPLED = 500
+GLIMPSE = 50  # events of each kind in a look, for those who want a sample
 BUFFER = 1 << 20  # bytes that may wait for one listener
 MOST = 500  # listeners
 NIL = UUID(int=0)
@@ -44,21 +48,27 @@ def place_of(cursor: str) -> Place | None:
         return None
 
 
-def frame(one: Happened) -> bytes:
-    """The event as it is sent: finished ones have an id from which a stream goes on."""
-    document = asdict(one) | {"created_at": moment(one.created_at), "updated_at": moment(one.updated_at)}
+def frame(one: Happened, *, payloads: bool, sample: bool = False) -> bytes:
+    """The event as it is sent: finished ones have an id from which a stream goes on, unless they are a ``sample``.
+
+    Without ``payloads`` what is in the task is null.
+    """
+    document = asdict(one) if payloads else redacted(asdict(one))
+    document |= {"created_at": moment(one.created_at), "updated_at": moment(one.updated_at)}
     if one.finished_at is None:
         return b"event: live\ndata: " + orjson.dumps(document, option=orjson.OPT_UTC_Z) + b"\n\n"
     document["finished_at"] = moment(one.finished_at)
-    head = f"id: {cursor_of(Place(one.finished_at, one.id))}\nevent: finished\ndata: "
-    return head.encode() + orjson.dumps(document, option=orjson.OPT_UTC_Z) + b"\n\n"
+    head = "" if sample else f"id: {cursor_of(Place(one.finished_at, one.id))}\n"
+    return f"{head}event: finished\ndata: ".encode() + orjson.dumps(document, option=orjson.OPT_UTC_Z) + b"\n\n"
 
 
 class Listener:
     """One stream: what it wants, and what waits to be sent to it."""
 
-    def __init__(self, query: EventQuery) -> None:
+    def __init__(self, query: EventQuery, *, payloads: bool) -> None:
         self._query = query
+        self.payloads = payloads  # whether it may see what is in a task
+        self.sample = query.sample
         self._tags = frozenset(query.tag)
         self._waiting: list[bytes] = []
         self._size = 0
@@ -117,11 +127,11 @@ class Feed:
         self._closed = False
 
     @asynccontextmanager
-    async def listening(self, query: EventQuery) -> AsyncIterator[tuple[Listener, Place]]:
+    async def listening(self, query: EventQuery, *, payloads: bool) -> AsyncIterator[tuple[Listener, Place]]:
         """A listener to all that happens from now on, and the place where it begins. Raises Unavailable when there are too many."""
         if self._closed or len(self._listeners) >= MOST:
             raise Unavailable("the service is stopping" if self._closed else f"{MOST} streams of events are open already: ask again later")
-        listener = Listener(query)
+        listener = Listener(query, payloads=payloads)
         self._listeners.add(listener)
         self._someone.set()
         try:
@@ -136,7 +146,7 @@ class Feed:
         """What finished between two places, for this listener; an event at the end of it may come again."""
         while since < until and not listener.over:
             page = await self._events.finished(since, until.at + timedelta(microseconds=1), limit=PAGE)
-            yield b"".join(frame(one) for one in page if listener.wants(one))
+            yield b"".join(frame(one, payloads=listener.payloads) for one in page if listener.wants(one))
             if len(page) < PAGE:
                 return
             since = _place(page[-1])
@@ -152,7 +162,7 @@ class Feed:
                     await self.run_once(began)
                 if not self._listeners:
                     await self._rest()
-                await asyncio.sleep(max(TICK, loop.time() - began))
+                await asyncio.sleep(max(TICK if self._in_full else SAMPLE, loop.time() - began))
         finally:
             await self._events.close()
 
@@ -166,24 +176,36 @@ class Feed:
         if now >= self._summary_at:
             self._summary_at = now + SUMMARY
             await self._events.summarize(self._place.at)
-        page = await self._events.finished(self._place, horizon, limit=PAGE)
+        limit = PAGE if self._in_full else GLIMPSE
+        page = await self._events.finished(self._place, horizon, limit=limit)
         self._tell(page)
-        self._place = _place(page[-1]) if len(page) == PAGE else Place(horizon, NIL)
+        # What a sample leaves out is skipped, unless somebody came meanwhile who wants all.
+        self._place = _place(page[-1]) if len(page) == limit and self._in_full else Place(horizon, NIL)
         if now >= self._sample_at and any(listener.live for listener in self._listeners):
             self._sample_at = now + SAMPLE
             await self._look_at_the_living()
 
+    @property
+    def _in_full(self) -> bool:
+        return any(not listener.sample for listener in self._listeners)
+
     async def _look_at_the_living(self) -> None:
-        found = await self._events.live(NIL, limit=SAMPLED)
+        found = await self._events.live(NIL, limit=SAMPLED if self._in_full else GLIMPSE)
         before = self._sample
         self._sample = {one.id: (one.status, one.attempt, one.progress, one.progress_message, one.updated_at) for one in found}
         if before is not None:
             self._tell([one for one in found if before.get(one.id) != self._sample[one.id]])
 
     def _tell(self, happened: Sequence[Happened]) -> None:
-        frames: dict[UUID, bytes] = {}
+        frames: dict[tuple[UUID, bool, bool], bytes] = {}
         for listener in self._listeners:
-            listener.offer(b"".join(frames.get(one.id) or frames.setdefault(one.id, frame(one)) for one in happened if listener.wants(one)))
+            data = []
+            payloads, sample = listener.payloads, listener.sample
+            for one in happened[:GLIMPSE] if sample else happened:
+                if listener.wants(one):
+                    key = one.id, payloads, sample
+                    data.append(frames.get(key) or frames.setdefault(key, frame(one, payloads=payloads, sample=sample)))
+            listener.offer(b"".join(data))
 
     async def _rest(self) -> None:
         self._someone.clear()

@@ -14,6 +14,7 @@ from taskrunner.api.errors import Problem, bad_parameter
 from taskrunner.api.filters import WORDS, Word
 from taskrunner.api.requests import path_id
 from taskrunner.api.routes import CONFLICT, Answer, Error, Parameter, Route
+from taskrunner.domain.access import Scope as AccessScope
 from taskrunner.domain.errors import Conflict
 from taskrunner.store.fleet import Fleet, Lot, Scope, WorkerSession
 from taskrunner.store.gates import Gates
@@ -42,6 +43,7 @@ class FleetRoutes:
                 path="/api/workers",
                 handler=self.workers,
                 group="workers",
+                scope=AccessScope.READ,
                 answers={200: Answer("the sessions", shapes.Workers)},
             ),
             Route(
@@ -49,6 +51,7 @@ class FleetRoutes:
                 path="/api/workers/{session}/drain",
                 handler=self.drain,
                 group="workers",
+                scope=AccessScope.ADMIN,
                 parameters=(SESSION,),
                 answers={202: Answer("the worker is told with its next beat", shapes.Worker)},
                 errors=(NO_SESSION, CONFLICT),
@@ -64,6 +67,7 @@ class FleetRoutes:
                 path=path,
                 handler=self._show(scope),
                 group=PATHS[scope],
+                scope=AccessScope.READ,
                 answers={200: Answer(f"the {word}s", shapes.Lots)},
                 about=counted,
             ),
@@ -73,6 +77,7 @@ class FleetRoutes:
                     path=f"{path}/{{name}}/{verb}",
                     handler=self._turn(scope, paused=verb == "pause"),
                     group=PATHS[scope],
+                    scope=AccessScope.ADMIN,
                     parameters=(NAME,),
                     answers={200: Answer(f"the {word} is {verb}d", shapes.Gate)},
                     about=about,

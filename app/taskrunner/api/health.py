@@ -67,7 +67,10 @@ class Health:
         probes += [(path, self.readyz) for path in ("/readyz", "/api/readyz")]
         said = Answer("yes", shapes.Message)
         return [
-            *(Route(method="GET", path=path, handler=handler, group="service", answers={200: said}) for path, handler in probes),
+            *(
+                Route(method="GET", path=path, handler=handler, group="service", scope=None, answers={200: said})
+                for path, handler in probes
+            ),
         ]
 
     async def healthz(self, _: web.Request) -> web.Response:

@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from taskrunner.api.access import caller_of
 from taskrunner.api.documents import answer, task_document
 from taskrunner.api.filters import PageQuery, cursor_after, read_query
 from taskrunner.store.tasks import Store
@@ -13,8 +14,8 @@ async def list_tasks(request: web.Request, store: Store) -> web.Response:
     tasks = await store.list(asked.tasks(limit=asked.limit + 1, before=asked.cursor))
     page = tasks[: asked.limit]
     following = cursor_after(page[-1].id) if len(tasks) > asked.limit else None
-    headers = {}
+    headers, caller = {}, caller_of(request)
     if following is not None:
         url = request.rel_url.update_query(cursor=following)
         headers["Link"] = f'<{url.raw_path_qs}>; rel="next"'
-    return answer({"items": [task_document(task) for task in page], "next_cursor": following}, headers=headers)
+    return answer({"items": [task_document(task, caller) for task in page], "next_cursor": following}, headers=headers)

@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import TypeAdapter
 
 from taskrunner.api import shapes
+from taskrunner.api.access import COOKIE
 from taskrunner.api.routes import JSON, Answer, Error, Parameter, Route
 
 REF = "#/components/schemas/{model}"
@@ -18,6 +19,11 @@ PROBLEM = "application/problem+json"
 ABOUT = """A task service on PostgreSQL: you POST a task with a type, a payload and a time, and it runs on one of your workers.
 
 Times are RFC 3339 in UTC, durations are seconds, unknown fields are refused. Errors are RFC 9457 problems."""
+
+SCHEMES = {
+    "token": {"type": "http", "scheme": "bearer", "description": "a token of the settings, or of `taskrunner token create`"},
+    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "a browser's, from POST /api/session"},
+}
 
 Mode = Literal["validation", "serialization"]
 
@@ -51,7 +57,12 @@ def described(routes: Sequence[Route]) -> Route:
         return web.Response(body=body, content_type=JSON)
 
     route = Route(
-        method="GET", path="/api/openapi.json", handler=openapi, group="service", answers={200: Answer("OpenAPI 3.1", dict[str, Any])}
+        method="GET",
+        path="/api/openapi.json",
+        handler=openapi,
+        group="service",
+        scope=None,
+        answers={200: Answer("OpenAPI 3.1", dict[str, Any])},
     )
     body = orjson.dumps(document([*routes, route]))
     return route
@@ -78,7 +89,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "info": {"title": "taskrunner", "version": version("taskrunner"), "description": ABOUT},
         "tags": [{"name": name} for name in dict.fromkeys(route.group for route in routes)],
         "paths": paths,
-        "components": {"schemas": models.components},
+        "components": {"schemas": models.components, "securitySchemes": SCHEMES},
     }
 
 
@@ -89,6 +100,7 @@ def _operation(route: Route, models: _Models) -> dict[str, Any]:
         "tags": [route.group],
         "summary": summary,
         "description": " ".join(description.split()) or summary,
+        "security": [] if route.scope is None else [{scheme: [route.scope]} for scheme in SCHEMES],
         "parameters": [_parameter(one, models) for one in route.parameters],
         "responses": {str(status): _answer(answer, models) for status, answer in sorted(route.answers.items())},
     }

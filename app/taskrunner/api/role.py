@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from taskrunner.api import page
+from taskrunner.api.access import Gate
 from taskrunner.api.bodies import BATCH_BYTES
 from taskrunner.api.bulk import Bulk
 from taskrunner.api.changing import Changing
@@ -21,6 +22,7 @@ from taskrunner.api.openapi import described
 from taskrunner.api.reading import Reader
 from taskrunner.api.requests import refuse_strangers
 from taskrunner.api.routes import Route
+from taskrunner.api.sessions import SessionRoutes
 from taskrunner.api.stats import StatsRoutes
 from taskrunner.api.tasks import Tasks
 from taskrunner.api.tracing import tracing
@@ -36,6 +38,7 @@ from taskrunner.store.fleet import Fleet
 from taskrunner.store.gates import Gates
 from taskrunner.store.pool import Line
 from taskrunner.store.tasks import Store
+from taskrunner.store.tokens import Tokens
 
 WITHOUT_SCHEMA = {"/api/healthz", "/api/livez", "/api/readyz", "/api/openapi.json", *page.FILES}
 BACKLOG = 1024
@@ -57,6 +60,7 @@ async def serve(settings: Settings, store: Store) -> AsyncIterator[Door]:
     Raises ConfigurationError when it cannot listen there.
     """
     rooms = Rooms(store)
+    await rooms.gate.refuse_exposure()
     runner = web.AppRunner(rooms.application(), access_log=None, auto_decompress=False, shutdown_timeout=settings.grace)
     await runner.setup()
     try:
@@ -85,6 +89,7 @@ class Rooms:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.gate = Gate(Tokens(store.pool), store.settings)
         self.creator = Creator(store)
         self.work = Work(store)
         self.reader = Reader(store)
@@ -102,7 +107,8 @@ class Rooms:
             *self._bulk.routes(),
             *self.work.routes(),
             *FleetRoutes(Fleet(store), Gates(store)).routes(),
-            *EventRoutes(self._feed).routes(),
+            *EventRoutes(self._feed, self.gate).routes(),
+            *SessionRoutes(self.gate).routes(),
             *StatsRoutes(store).routes(),
             *Health(store=store, readiness=self.readiness).routes(),
         ]
@@ -119,7 +125,7 @@ class Rooms:
         application = web.Application(middlewares=[*traces, catching(before)], client_max_size=BATCH_BYTES)
         routes = self.routes()
         routes.append(described(routes))
-        application.add_routes([route.definition() for route in routes])
+        application.add_routes([route.definition(self.gate.guarded(route)) for route in routes])
         application.add_routes(page.routes())
         return application
 
@@ -143,6 +149,7 @@ class Rooms:
         self.readiness.close("the service is stopping")
         self._store.settled.remove(self._hub.settled)
         self._hub.close()
+        self.gate.close()
         self._feed.close()
         self.work.stop()
 

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from aiohttp import web
 
+from taskrunner.domain.access import Scope
+
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 JSON = "application/json"
@@ -51,8 +53,10 @@ class Parameter(NamedTuple):
 
 INTERNAL = Error(500, "internal", "our fault; the log of the service says what")
 UNAVAILABLE = Error(503, "unavailable", "the database is away or busy, or the service stops; nothing was done: ask again after Retry-After")
+UNKNOWN_HOST = Error(403, "unknown_host", "without tokens the service answers to this machine's own names only")
 UNKNOWN = Error(503, "outcome_unknown", "it may have been done: look before you repeat it")
 STRANGER = Error(403, "cross_origin", "a page of another site wants to change something")
+UNAUTHORIZED = Error(401, "unauthorized", "there are tokens, and none that is good came with the request")
 BAD_PARAMETER = Error(400, "invalid_parameter", "a parameter is wrong; errors names it")
 NO_TASK = Error(404, "not_found", "no such task: it never was, was deleted, or its retention is over")
 CONFLICT = Error(409, "conflict", "the state forbids it; the sentence says which")
@@ -74,28 +78,37 @@ IF_MATCH = Parameter("If-Match", str, "the ETag of the task as you know it: 412 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One method of one path. ``about`` is the first line of the handler's docstring unless it is given."""
+    """One method of one path. ``about`` is the handler's docstring unless it is given; ``scope`` is what a caller's token must be good for,
+    None where everyone may come.
+    """
 
     method: str
     path: str
     handler: Handle
     group: str
+    scope: Scope | None
     answers: Mapping[int, Answer]
     body: Body | None = None
     parameters: tuple[Parameter, ...] = ()
     errors: tuple[Error, ...] = ()
     about: str = ""
 
-    def definition(self) -> web.RouteDef:
-        """As aiohttp takes it; GET answers HEAD too."""
+    def definition(self, guarded: Handle) -> web.RouteDef:
+        """As aiohttp takes it, with the handler behind its guard; GET answers HEAD too."""
         if self.method == "GET":
-            return web.get(self.path, self.handler)
-        return web.route(self.method, self.path, self.handler)
+            return web.get(self.path, guarded)
+        return web.route(self.method, self.path, guarded)
 
     @property
     def refusals(self) -> tuple[Error, ...]:
         """All errors that it may answer with, those that follow from what it is included."""
         implied: tuple[Error, ...] = (INTERNAL, UNAVAILABLE)
+        if self.scope is not None:
+            implied += (
+                UNAUTHORIZED,
+                Error(403, "forbidden", f"the token is not good for that: it needs the scope {self.scope}"),
+                UNKNOWN_HOST,
+            )
         if self.parameters:
             implied += (BAD_PARAMETER,)
         if self.method != "GET":

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import WithJsonSchema
 from typing_extensions import TypedDict
 
+from taskrunner.domain.access import Scope
 from taskrunner.domain.lifecycle import Status
 
 Moment = Annotated[Any, WithJsonSchema({"type": "string", "format": "date-time", "example": "2026-11-24T08:25:12.000000Z"})]
@@ -14,7 +15,7 @@ Json = Annotated[Any, WithJsonSchema({"description": "any JSON value"})]
 
 
 class Task(TypedDict):
-    """A task as it is stored."""
+    """A task as it is stored. ``redacted``: the token is not good for payloads, and what is in the task is null."""
 
     id: UUID
     task_type: str
@@ -41,6 +42,7 @@ class Task(TypedDict):
     callback_url: str | None
     progress: float | None
     progress_message: str | None
+    redacted: NotRequired[Literal[True]]
 
 
 class ExistingTask(Task):
@@ -206,6 +208,14 @@ class Bulk(TypedDict):
     error: str | None
     created_at: Moment
     finished_at: MomentOrNull
+
+
+class Session(TypedDict):
+    """What the sender may do. ``required``: a token is needed; ``name`` is the token's, null where none is needed or none is there."""
+
+    required: bool
+    name: str | None
+    scopes: list[Scope]
 
 
 class Fault(TypedDict, total=False):

@@ -14,6 +14,7 @@ from taskrunner.api.errors import bad_parameter
 from taskrunner.api.filters import Word, parameters_of, read_query
 from taskrunner.api.routes import Answer, Route
 from taskrunner.domain import histogram
+from taskrunner.domain.access import Scope
 from taskrunner.domain.lifecycle import FINISHED, Status
 from taskrunner.store.stats import Backlog, Outcome, Point, Stats
 from taskrunner.store.tasks import Store
@@ -67,6 +68,7 @@ class StatsRoutes:
                 path="/api/stats",
                 handler=self.stats,
                 group="service",
+                scope=Scope.READ,
                 parameters=parameters_of(StatsQuery),
                 answers={200: Answer("the counts", shapes.Stats)},
             ),
@@ -75,6 +77,7 @@ class StatsRoutes:
                 path="/api/errors",
                 handler=self.errors,
                 group="service",
+                scope=Scope.PAYLOADS,
                 parameters=parameters_of(ErrorsQuery),
                 answers={200: Answer("the errors, most frequent first", shapes.Errors)},
             ),

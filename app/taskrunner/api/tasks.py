@@ -5,6 +5,7 @@ import asyncio
 from aiohttp import web
 
 from taskrunner.api import shapes
+from taskrunner.api.access import caller_of
 from taskrunner.api.bodies import TaskBody
 from taskrunner.api.creating import IDEMPOTENCY_KEY, IN_FLIGHT, KEY_REUSED, REPLAYED, create_task, create_tasks
 from taskrunner.api.creator import Creator
@@ -17,6 +18,7 @@ from taskrunner.api.reading import Reader
 from taskrunner.api.requests import PREFER, WAIT, task_id, wait_of
 from taskrunner.api.routes import CONFLICT, INVALID, JSON, NDJSON, NO_TASK, TASK_ID, TOO_SLOW, Answer, Body, Route
 from taskrunner.api.waiting import Hub
+from taskrunner.domain.access import Scope
 from taskrunner.domain.lifecycle import FINISHED
 from taskrunner.store.imports import Imports
 from taskrunner.store.tasks import Store
@@ -48,6 +50,7 @@ class Tasks:
                 path="/api/tasks",
                 handler=self.create,
                 group="tasks",
+                scope=Scope.WRITE,
                 body=Body({JSON: TaskBody}, EXAMPLE),
                 parameters=(IDEMPOTENCY_KEY,),
                 answers={201: created, 200: existing},
@@ -58,6 +61,7 @@ class Tasks:
                 path="/api/tasks",
                 handler=self.page,
                 group="tasks",
+                scope=Scope.READ,
                 parameters=parameters_of(PageQuery),
                 answers={200: Answer("a page", shapes.TaskPage, headers={"Link": "the next page, if there is one"})},
             ),
@@ -66,6 +70,7 @@ class Tasks:
                 path="/api/tasks/batch",
                 handler=self.create_batch,
                 group="tasks",
+                scope=Scope.WRITE,
                 body=Body({JSON: list[TaskBody], NDJSON: str}, [EXAMPLE]),
                 parameters=(IDEMPOTENCY_KEY,),
                 answers={201: Answer("ids in the order of the body, committed", shapes.Batch, headers=repeated, others={NDJSON: str})},
@@ -76,6 +81,7 @@ class Tasks:
                 path="/api/tasks/{id}",
                 handler=self.get,
                 group="tasks",
+                scope=Scope.READ,
                 parameters=(TASK_ID, WAIT, PREFER),
                 answers={200: Answer("the task", shapes.TaskWithAttempts, headers=waited)},
                 errors=(NO_TASK,),
@@ -114,5 +120,6 @@ class Tasks:
             found = await self._reader.get(id)
         if found is None:
             raise not_found()
-        document = {**task_document(found.task), "attempts": attempts_document(found.attempts)}
+        caller = caller_of(request)
+        document = {**task_document(found.task, caller), "attempts": attempts_document(found.attempts, caller)}
         return answer(document, headers={"ETag": etag(found.task), **headers})

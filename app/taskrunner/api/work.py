@@ -29,6 +29,7 @@ from taskrunner.api.pull_shapes import (
 )
 from taskrunner.api.requests import json_body
 from taskrunner.api.routes import INVALID, JSON, Answer, Body, Error, Route
+from taskrunner.domain.access import Scope
 from taskrunner.domain.retry import Backoff, backoff
 from taskrunner.store.claims import Claimed
 from taskrunner.store.pulling import Puller, Pulling
@@ -72,6 +73,7 @@ class Work:
                 path="/api/work/claim",
                 handler=self.claim,
                 group="work",
+                scope=Scope.WORK,
                 body=Body({JSON: ClaimBody}, WHO),
                 answers={200: claimed},
                 errors=(INVALID, OVER),
@@ -81,6 +83,7 @@ class Work:
                 path="/api/work/beat",
                 handler=self.beat,
                 group="work",
+                scope=Scope.WORK,
                 body=Body({JSON: BeatBody}, {"session": PAIR[0], "running": [PAIR]}),
                 answers={200: Answer("whether the session lives", BeatAnswer)},
                 errors=(INVALID,),
@@ -90,6 +93,7 @@ class Work:
                 path="/api/work/settle",
                 handler=self.settle,
                 group="work",
+                scope=Scope.WORK,
                 body=Body({JSON: SettleBody}, {"session": PAIR[0], "outcomes": [settled]}),
                 answers={200: Answer("what is committed", SettleAnswer)},
                 errors=(INVALID,),
