@@ -21,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 
 from taskrunner.store import migrate
 from taskrunner.store.embedded import Embedded, embedded_postgres
+from taskrunner.store.meter import Meter
 from taskrunner.store.pool import open_pool
 from taskrunner.store.upkeep import Upkeep
 
@@ -47,7 +48,7 @@ class Rig:
         if schema:
             await migrate.up(dsn)
             async with open_pool(dsn) as pool:
-                await Upkeep(pool).make_leaves()
+                await Upkeep(pool, Meter()).make_leaves()
         return dsn
 
     def start(self, *roles: str, dsn: str, **env: str) -> "Process":

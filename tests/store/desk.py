@@ -74,9 +74,10 @@ class Desk:
         def line() -> Line:
             return Line(self.store.pool, setup=PLANS)
 
-        self.claims, self.looks = Claims(line(), self.store.minutes), Looks(line())
-        self.settling, self.sessions = Settling(line()), Sessions(line())
-        self.upkeep = Upkeep(self.store.pool)
+        meter = self.store.meter
+        self.claims, self.looks = Claims(line(), meter), Looks(line())
+        self.settling, self.sessions = Settling(line(), meter), Sessions(line(), meter)
+        self.upkeep = Upkeep(self.store.pool, meter)
 
     async def close(self) -> None:
         for room in (self.claims, self.looks, self.settling, self.sessions):

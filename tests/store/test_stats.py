@@ -7,14 +7,17 @@ from uuid import UUID
 import pytest
 from store.desk import Desk
 
-from taskrunner.domain import histogram
 from taskrunner.domain.errors import Unavailable
+from taskrunner.domain.histogram import SECONDS
 from taskrunner.domain.task import TaskFilter
 from taskrunner.store.bulk import Bulks
-from taskrunner.store.minutes import MOST, OTHER, Minutes
+from taskrunner.store.meter import MOST, OTHER, Meter
+from taskrunner.store.minutes import Minutes
 from taskrunner.store.sessions import POISON_CAP
 from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR
 from taskrunner.store.stats import Point, Stats
+
+T = ("default", "t")
 
 
 async def total(desk: Desk, **filters: Any) -> Point:
@@ -24,6 +27,10 @@ async def total(desk: Desk, **filters: Any) -> Point:
     for _, point in await Stats(desk.store).points(60, 60, **asked):
         whole.add(point)
     return whole
+
+
+def _numbers(point: Point) -> tuple[object, ...]:
+    return point.created, point.completed, point.failed, point.cancelled, point.retried, point.starts.counts
 
 
 async def messages(desk: Desk, window: float = 86_400, task_type: str | None = None) -> dict[str, int]:
@@ -46,9 +53,13 @@ async def test_what_happens_is_counted_by_queue_and_type(desk: Desk) -> None:
     await desk.store.minutes.flush()
     found = await total(desk)
     assert (found.created, found.completed, found.failed, found.cancelled, found.retried) == (18, 7, 2, 1, 3)
-    assert sum(found.starts) == 13
+    assert sum(found.starts.counts) == 13
+    meter = desk.store.meter
+    assert meter.ended == {(T, "COMPLETED"): 7, (T, "FAILED"): 2, (T, "CANCELLED"): 1}
+    assert (meter.created, meter.retried) == ({T: 13, ("q", "other"): 5}, {T: 3})
     assert (await total(desk, queue="q")).created == (await total(desk, task_type="other")).created == 5
-    assert await total(desk, queue="q", task_type="t") == Point()
+    nothing = await total(desk, queue="q", task_type="t")
+    assert (nothing.created, nothing.completed, sum(nothing.starts.counts)) == (0, 0, 0)
 
 
 async def test_how_late_tasks_are_claimed_is_kept_by_bucket(desk: Desk) -> None:
@@ -59,9 +70,9 @@ async def test_how_late_tasks_are_claimed_is_kept_by_bucket(desk: Desk) -> None:
     assert len((await desk.claim(seat, 60)).ids) == 40
     await desk.store.minutes.flush()
     found = await total(desk)
-    assert found.starts[histogram.bucket(4.1)] == 100 == sum(found.starts)
-    assert 2 <= (histogram.quantile(found.starts, 0.5) or 0) <= 5
-    assert desk.store.minutes.pairs["default", "t"].waited == pytest.approx(400, rel=0.1)
+    assert found.starts.counts[SECONDS.index(5.0)] == 100 == sum(found.starts.counts)
+    assert 2 <= (found.starts.quantile(0.5) or 0) <= 5
+    assert desk.store.meter.starts["default", "t"].total == pytest.approx(400, rel=0.1)
 
 
 async def test_a_lost_worker_s_tasks_are_tried_again_and_those_that_never_started_are_not(desk: Desk) -> None:
@@ -91,10 +102,10 @@ async def test_only_what_is_new_is_written_and_nothing_at_idle(desk: Desk) -> No
 
 async def test_the_loop_writes_a_few_seconds_after_something_happened(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskrunner.store.minutes.PERIOD", 0.05)
-    minutes = Minutes(desk.store.pool)
+    minutes = Minutes(desk.store.pool, desk.store.meter)
     async with asyncio.TaskGroup() as group:
         loop = group.create_task(minutes.run())
-        minutes.created("q", "t", 1)
+        desk.store.meter.create("q", "t", 1)
         while not await desk.rows("select from minutes where queue = 'q'"):
             await asyncio.sleep(0.01)
         loop.cancel()
@@ -110,12 +121,15 @@ async def test_counts_survive_a_database_that_is_away(desk: Desk) -> None:
     assert (await total(desk)).created == 3
 
 
-def test_beyond_so_many_pairs_the_rest_is_one(desk: Desk) -> None:
-    minutes = desk.store.minutes
+def test_beyond_so_many_pairs_the_rest_is_one() -> None:
+    meter = Meter()
     for n in range(MOST + 50):
-        minutes.created("q", f"t{n}", 1)
-    assert len(minutes.pairs) == MOST + 1
-    assert minutes.pairs[OTHER].created == 50
+        meter.create("q", f"t{n}", 1)
+    meter.create("q", "t0", 1)
+    meter.claim("q", "a new one", 1, bytes(8), bytes(8))
+    assert len(meter.created) == MOST + 1
+    assert (meter.created[OTHER], meter.created["q", "t0"]) == (50, 2)
+    assert [*meter.starts] == [OTHER]
 
 
 async def test_sums_say_the_same_in_fewer_rows(desk: Desk) -> None:
@@ -124,10 +138,10 @@ async def test_sums_say_the_same_in_fewer_rows(desk: Desk) -> None:
         held = await desk.held(2)
         await desk.settling.settle(ERROR, held.error(delay=None, reason="no disk"))
         await desk.store.minutes.flush()
-    before = await total(desk), await messages(desk)
+    before = _numbers(await total(desk)), await messages(desk)
     (example,) = await Stats(desk.store).failures(3600)
     await sums(desk)
-    assert (await total(desk), await messages(desk)) == before
+    assert (_numbers(await total(desk)), await messages(desk)) == before
     assert before[1] == {"no disk": 6}
     assert await Stats(desk.store).failures(3600) == [example]
     (counted,) = await desk.rows("select count(*) as rows, count(distinct (measure, bucket)) as kinds from minutes")
@@ -232,3 +246,35 @@ async def test_tasks_that_nobody_settles_fail_by_kind_too(desk: Desk) -> None:
     found = await messages(desk)
     assert found.pop("expired before it started") == 1
     assert [n for message, n in found.items() if message.startswith("given up")] == [1]
+
+
+async def test_every_way_to_end_is_counted(desk: Desk) -> None:
+    await desk.upkeep.make_leaves()
+    meter = desk.store.meter
+    (waiting,) = await desk.create(delay=60)
+    assert await desk.store.cancel(waiting) is not None
+    await desk.create(3, delay=60, queue="q")
+    bulks = Bulks(desk.store)
+    await bulks.begin("cancel", TaskFilter(queue="q"))
+    while await bulks.run_once():
+        pass
+    held = await desk.held(1)
+    await desk.store.cancel(held.ids[0])
+    assert await desk.sessions.force_cancels(grace=0) == 1
+    assert meter.ended == {(T, "CANCELLED"): 2, (("q", "t"), "CANCELLED"): 3}
+    lost = await desk.held(4, attempts=1)
+    await desk.rows("update sessions set lease_until = now() - interval '1 second' where id = %s returning id", lost.session)
+    assert len(await desk.sessions.end_dead(longest=700)) == 1
+    await desk.sessions.take_back()
+    assert (meter.sessions_lost, meter.taken_back, meter.ended[T, "FAILED"]) == (1, 4, 4)
+
+
+async def test_what_is_stale_or_refused_is_counted_and_nothing_of_it_ended(desk: Desk) -> None:
+    await desk.upkeep.make_leaves()
+    held = await desk.held(3)
+    await desk.rows("update tasks_live set epoch = epoch + 1 where id = %s returning id", held.ids[0])
+    await desk.settling.settle(COMPLETED, held.batch(results=["1", "{", "3"]))
+    meter = desk.store.meter
+    assert (meter.stale, meter.refused, meter.ended) == (1, 1, {(T, "COMPLETED"): 1})
+    assert sum(meter.settles["complete_tasks"].tasks.counts) == sum(meter.claims.seconds.counts) == 1
+    assert meter.settles["complete_tasks"].tasks.total == meter.claims.tasks.total == 3

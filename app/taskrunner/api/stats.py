@@ -13,7 +13,6 @@ from taskrunner.api.documents import answer, moment
 from taskrunner.api.errors import bad_parameter
 from taskrunner.api.filters import Word, parameters_of, read_query
 from taskrunner.api.routes import Answer, Route
-from taskrunner.domain import histogram
 from taskrunner.domain.access import Scope
 from taskrunner.domain.lifecycle import FINISHED, Status
 from taskrunner.store.stats import Backlog, Outcome, Point, Stats
@@ -167,7 +166,7 @@ def _point(point: Point) -> dict[str, Any]:
         "failed": point.failed,
         "cancelled": point.cancelled,
         "retried": point.retried,
-        **{name: histogram.quantile(point.starts, share) for name, share in QUANTILES.items()},
+        **{name: point.starts.quantile(share) for name, share in QUANTILES.items()},
     }
 
 

@@ -60,7 +60,7 @@ class Work:
     def __init__(self, store: Store) -> None:
         self._settings = store.settings
         self._told = store.settled  # whoever in this process waits for tasks to end
-        self._pulling = Pulling(store.pool, store.minutes, lease=self._settings.lease)
+        self._pulling = Pulling(store.pool, store.meter, lease=self._settings.lease)
         self._pull = Pull(self._pulling, store.hints, self._settings)
 
     def routes(self) -> list[Route]:

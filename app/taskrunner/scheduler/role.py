@@ -75,7 +75,7 @@ async def _prepare(store: Store) -> None:
         try:
             for migration in await migrate.up(store.dsn):
                 log.info("schema changed", migration=migration.name)
-            await Tables(store.pool).make_leaves()
+            await Tables(store.pool, store.meter).make_leaves()
         except Unavailable as error:
             if asyncio.get_running_loop().time() > deadline:
                 raise
@@ -97,13 +97,13 @@ class Office:
         self._look_now = asyncio.Event()
         self._gates_now = asyncio.Event()
         roster, lanes = Roster(), Lanes()
-        sessions = Sessions(self._lines["control"])
+        sessions = Sessions(self._lines["control"], store.meter)
         self.leases = Leases(sessions, roster, settings, back=self._came_back)
-        self.dispatcher = Dispatcher(Claims(self._lines["claim"], store.minutes), roster, lanes, undelivered=self.leases.undelivered)
+        self.dispatcher = Dispatcher(Claims(self._lines["claim"], store.meter), roster, lanes, undelivered=self.leases.undelivered)
         self.lookout = Lookout(Looks(self._lines["look"]), roster, lanes, self.dispatcher)
         self.gatekeeper = Gatekeeper(Gates(store), lanes, self.dispatcher)
-        self.settler = Settler(Settling(self._lines["settle"]), committed=self.dispatcher.settled, told=store.settled)
-        self.upkeep = Upkeep(Tables(pool), sessions, settings)
+        self.settler = Settler(Settling(self._lines["settle"], store.meter), committed=self.dispatcher.settled, told=store.settled)
+        self.upkeep = Upkeep(Tables(pool, store.meter), sessions, settings)
         self.service = SchedulerService(
             settings=settings, sessions=sessions, roster=roster, dispatcher=self.dispatcher, settler=self.settler, leases=self.leases
         )

@@ -105,6 +105,7 @@ class Bulks:
                 note = _progress(taken, took)
             await cursor.execute(sql("note_bulk"), note)
         if took is not None:
+            self._store.meter.end(took.get("told"))
             self._hint(took)
         return bool(note["pass"] == taken["pass"])
 

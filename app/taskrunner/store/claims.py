@@ -11,7 +11,7 @@ from psycopg.rows import namedtuple_row
 
 from taskrunner.domain.lanes import Mark, Pick, Serves, Took
 from taskrunner.domain.task import Lane
-from taskrunner.store.minutes import Minutes
+from taskrunner.store.meter import Meter
 from taskrunner.store.pool import Connection, Line
 from taskrunner.store.queries import sql
 
@@ -61,11 +61,11 @@ class Claimed:
 
 
 class Claims:
-    """What the dispatcher asks, on a connection that it keeps for life. ``minutes`` counts what is claimed."""
+    """What the dispatcher asks, on a connection that it keeps for life. ``meter`` counts what is claimed."""
 
-    def __init__(self, line: Line, minutes: Minutes) -> None:
+    def __init__(self, line: Line, meter: Meter) -> None:
         self._line = line
-        self._minutes = minutes
+        self._meter = meter
 
     async def claim(self, picks: Sequence[Pick], seats: Sequence[Seat]) -> tuple[list[Claimed], dict[Lane, Took]]:
         """Take due tasks of the lanes of ``picks``, as many as there are seats at most. Durable when it returns.
@@ -83,14 +83,17 @@ class Claims:
             "max_attempts": [pick.max_attempts for pick in picks],
             "timeouts": [pick.timeout for pick in picks],
         }
-        rows = await self._line.run(lambda connection: _fetch(connection, "claim_tasks", parameters), writes=True)
+        with self._meter.claims.timed():
+            rows = await self._line.run(lambda connection: _fetch(connection, "claim_tasks", parameters), writes=True)
+        if rows:
+            self._meter.claims.tasks.observe(sum(r.n for r in rows))
         streams = {seat.session: seat.stream for seat in seats}
         claimed: list[Claimed] = []
         took: dict[Lane, Took] = {}
         for r in rows:
             lane = picks[r.lane - 1].lane
             claimed.append(_claimed(r, streams, lane.queue, lane.task_type, r.n))
-            self._minutes.claimed(lane.queue, lane.task_type, r.n, r.claimed_at, r.run_ats)
+            self._meter.claim(lane.queue, lane.task_type, r.n, r.claimed_at, r.run_ats)
             before = took.get(lane)
             size = sum(map(len, r.payloads)) + (before.size if before else 0)
             took[lane] = Took(r.n + (before.n if before else 0), size, Mark(r.mark_at, r.mark_id))
@@ -114,7 +117,7 @@ class Claims:
         rows = await self._line.run(lambda connection: _fetch(connection, "claim_suspects", parameters), writes=True)
         streams = {seat.session: seat.stream for seat in seats}
         for r in rows:
-            self._minutes.claimed(r.queue, r.task_type, 1, r.claimed_at, r.run_ats)
+            self._meter.claim(r.queue, r.task_type, 1, r.claimed_at, r.run_ats)
         return [_claimed(r, streams, r.queue, r.task_type, 1) for r in rows]
 
     async def peek(self, lanes: Sequence[tuple[Lane, Mark]]) -> list[tuple[Lane, float]]:

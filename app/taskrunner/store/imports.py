@@ -53,7 +53,7 @@ class Import:
             rows = await (await self._connection.execute(sql("import_lanes"))).fetchall()
         for row in rows:
             self._store.hints.lane(Lane(*row[:3]), row[3], max(0.0, row[4]))
-            self._store.minutes.created(row[0], row[1], row[5])
+            self._store.meter.create(row[0], row[1], row[5])
 
     async def answer(self) -> AsyncIterator[bytes]:
         """Ids and statuses in the order of the stream, as lines of JSON."""

@@ -12,7 +12,7 @@ from taskrunner.domain.retry import Backoff
 from taskrunner.domain.task import Back, Lane
 from taskrunner.store.claims import PLANS, Claimed, Claims, Looks, Seat
 from taskrunner.store.columns import Uuids
-from taskrunner.store.minutes import Minutes
+from taskrunner.store.meter import Meter
 from taskrunner.store.pool import Connection, Line
 from taskrunner.store.queries import sql
 from taskrunner.store.sessions import Introduction, Sessions
@@ -46,13 +46,13 @@ class Pulling:
     Raises Unavailable while the database is away, OutcomeUnknown where a commit got no answer.
     """
 
-    def __init__(self, pool: AsyncConnectionPool[Connection], minutes: Minutes, *, lease: float) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Connection], meter: Meter, *, lease: float) -> None:
         self._line = Line(pool, setup=PLANS)
         self._lease = lease
-        self._claims = Claims(self._line, minutes)
+        self._claims = Claims(self._line, meter)
         self._looks = Looks(self._line)
-        self._sessions = Sessions(self._line)
-        self._settling = Settling(self._line)
+        self._sessions = Sessions(self._line, meter)
+        self._settling = Settling(self._line, meter)
 
     async def open(self, who: Puller) -> UUID:
         """Begin a session."""

@@ -9,6 +9,7 @@ from uuid import UUID
 from taskrunner.domain.task import Back, Lane
 from taskrunner.store import leaves
 from taskrunner.store.columns import Longs, Uuids
+from taskrunner.store.meter import Meter
 from taskrunner.store.pool import Connection, Line
 from taskrunner.store.queries import sql
 
@@ -49,8 +50,9 @@ class Renewed(NamedTuple):
 class Sessions:
     """What the scheduler asks about workers, on a connection that it keeps for life. Raises Unavailable while the database is away."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, meter: Meter) -> None:
         self._line = line
+        self._meter = meter
 
     async def hello(self, who: Introduction, *, lease: float) -> Accepted | None:
         """Take the session on, on a new stream. None: it is dead, and the worker must begin another."""
@@ -75,11 +77,15 @@ class Sessions:
 
     async def end_dead(self, *, longest: float) -> list[tuple[UUID, str]]:
         """Declare dead the sessions whose lease is over, or whose connections are both broken. ``longest``: no lease is longer."""
-        return [(row[0], row[1]) for row in await self._rows("end_sessions", {"longest": longest})]
+        rows = await self._rows("end_sessions", {"longest": longest})
+        self._meter.sessions_lost += len(rows)
+        return [(row[0], row[1]) for row in rows]
 
     async def take_back(self) -> tuple[int, list[Back]]:
         """Take tasks from dead sessions, and those that a live one never heard of: how many, and where they wait now."""
         rows = await self._rows("take_back_tasks", {"cap": POISON_CAP})
+        self._meter.taken_back += rows[0][0]
+        self._meter.end(rows[0][-1])
         return rows[0][0], [Back(Lane(*row[1:4]), row[4], row[5]) for row in rows if row[1] is not None]
 
     async def release(self, session: UUID, stream: int, ids: bytes, epochs: bytes) -> list[Back]:
@@ -93,7 +99,9 @@ class Sessions:
 
     async def force_cancels(self, *, grace: float) -> int:
         """End what was to be cancelled longer than ``grace`` seconds ago."""
-        return int((await self._rows("force_cancels", {"grace": grace}))[0][0])
+        ((n, told),) = await self._rows("force_cancels", {"grace": grace})
+        self._meter.end(told)
+        return int(n)
 
     async def _rows(self, name: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         return await self._line.run(lambda connection: leaves.with_leaves(connection, sql(name), parameters))

@@ -10,6 +10,7 @@ from psycopg import errors
 from taskrunner.domain.task import Back, Lane
 from taskrunner.store import leaves
 from taskrunner.store.columns import Floats, Ints, Longs, Uuids
+from taskrunner.store.meter import Meter
 from taskrunner.store.pool import Connection, Line
 from taskrunner.store.queries import sql
 
@@ -104,8 +105,9 @@ class Settled:
 class Settling:
     """What the settler asks, on a connection that it keeps for life."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, meter: Meter) -> None:
         self._line = line
+        self._meter = meter
 
     async def start(self, ids: bytes, epochs: bytes, sessions: bytes) -> None:
         """Handlers of these are running, say ``sessions``: one for all of them, or one for each."""
@@ -128,19 +130,24 @@ class Settling:
 
         Raises Unavailable or OutcomeUnknown; then say it again.
         """
-        return await self._line.run(lambda connection: _settle(connection, kind, batch), writes=True)
+        with self._meter.settles[kind.statement].timed(len(batch)):
+            settled = await self._line.run(lambda connection: _settle(connection, kind, batch, self._meter), writes=True)
+        self._meter.stale += len(settled.stale_ids) // 16
+        self._meter.refused += len(settled.refused)
+        return settled
 
     async def close(self) -> None:
         """Give the connection back."""
         await self._line.close()
 
 
-async def _settle(connection: Connection, kind: Kind, batch: Batch) -> Settled:
+async def _settle(connection: Connection, kind: Kind, batch: Batch, meter: Meter) -> Settled:
     try:
-        rows = await _write(connection, kind, batch)
+        rows = await _write(connection, kind, batch, meter)
     except BAD_DATA as error:
-        return await _bisected(connection, kind, batch, error)
-    back = [Back(Lane(*row[1:4]), row[4], row[5]) for row in rows if len(row) > 1 and row[1] is not None]
+        return await _bisected(connection, kind, batch, error, meter)
+    meter.end(rows[0][-1])
+    back = [Back(Lane(*row[1:4]), row[4], row[5]) for row in rows if row[1] is not None]
     stale_ids = stale_epochs = b""
     if rows[0][0] < len(batch):
         parameters = {"ids": Uuids(batch.ids), "epochs": Longs(batch.epochs), "statuses": [*kind.settled]}
@@ -150,14 +157,14 @@ async def _settle(connection: Connection, kind: Kind, batch: Batch) -> Settled:
     return Settled(stale_ids, stale_epochs, {}, back)
 
 
-async def _write(connection: Connection, kind: Kind, batch: Batch) -> list[Any]:
+async def _write(connection: Connection, kind: Kind, batch: Batch, meter: Meter) -> list[Any]:
     try:
         return await leaves.with_leaves(connection, sql(kind.statement), batch.parameters())
     except errors.LockNotAvailable:
-        return await _around_locks(connection, kind, batch)
+        return await _around_locks(connection, kind, batch, meter)
 
 
-async def _around_locks(connection: Connection, kind: Kind, batch: Batch) -> list[Any]:
+async def _around_locks(connection: Connection, kind: Kind, batch: Batch, meter: Meter) -> list[Any]:
     """A stranger's transaction holds a row: settle the others now, and wait for that row again with the next try.
 
     Raises LockNotAvailable in the end, so that the caller says the batch again; what is settled by then changes nothing.
@@ -169,16 +176,18 @@ async def _around_locks(connection: Connection, kind: Kind, batch: Batch) -> lis
         free = {row[0].bytes for row in await cursor.fetchall()}
         numbers = [n for n in range(len(batch)) if batch.ids[n * 16 : n * 16 + 16] in free]
         if numbers:
-            await leaves.with_leaves(connection, sql(kind.statement), batch.part(numbers).parameters())
+            rows = await leaves.with_leaves(connection, sql(kind.statement), batch.part(numbers).parameters())
+    if numbers:
+        meter.end(rows[0][-1])
     raise errors.LockNotAvailable("a row of the batch is locked by somebody else")
 
 
-async def _bisected(connection: Connection, kind: Kind, batch: Batch, error: psycopg.Error) -> Settled:
+async def _bisected(connection: Connection, kind: Kind, batch: Batch, error: psycopg.Error, meter: Meter) -> Settled:
     """The database refused the batch for a row of it: settle the others, and name that row."""
     if len(batch) == 1:
         return Settled(b"", b"", {0: (error.diag.message_primary or str(error)).split("\n", 1)[0]}, [])
     half = len(batch) // 2
-    low = await _settle(connection, kind, batch.part(range(half)))
-    high = await _settle(connection, kind, batch.part(range(half, len(batch))))
+    low = await _settle(connection, kind, batch.part(range(half)), meter)
+    high = await _settle(connection, kind, batch.part(range(half, len(batch))), meter)
     refused = low.refused | {half + number: reason for number, reason in high.refused.items()}
     return Settled(low.stale_ids + high.stale_ids, low.stale_epochs + high.stale_epochs, refused, low.back + high.back)

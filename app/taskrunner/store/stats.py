@@ -7,7 +7,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from taskrunner.domain import histogram
+from taskrunner.domain.histogram import Histogram
 from taskrunner.store.pool import translated
 from taskrunner.store.queries import sql
 from taskrunner.store.tasks import Store
@@ -24,13 +24,13 @@ class Point:
     failed: int = 0
     cancelled: int = 0
     retried: int = 0
-    starts: list[int] = field(default_factory=lambda: [0] * histogram.SIZE)
+    starts: Histogram = field(default_factory=Histogram)
 
     def add(self, other: "Point") -> None:
         """Take the other's counts in."""
         for name in ("created", "completed", "failed", "cancelled", "retried"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        histogram.add(self.starts, other.starts)
+        self.starts.add(other.starts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class Stats:
             if point is None:
                 continue  # counted by a transaction that began later than this question
             if measure == "start":
-                point.starts[bucket] += count
+                point.starts.counts[bucket] += count
             else:
                 setattr(point, measure, count)
         return [(slot * step, point) for slot, point in points.items()]

@@ -19,6 +19,7 @@ from taskrunner.settings import Settings
 from taskrunner.store import keyed, leaves
 from taskrunner.store.columns import Uuids
 from taskrunner.store.creating import BAD_DATA, culprit, insert_plain
+from taskrunner.store.meter import Meter
 from taskrunner.store.migrate import newest_version
 from taskrunner.store.minutes import Minutes
 from taskrunner.store.notify import Hints
@@ -52,7 +53,8 @@ class Store:
     def __init__(self, pool: AsyncConnectionPool[Connection], hints: Hints, *, dsn: str, settings: Settings) -> None:
         self.pool = pool
         self.hints = hints
-        self.minutes = Minutes(pool)
+        self.meter = Meter()
+        self.minutes = Minutes(pool, self.meter)
         self.dsn = dsn
         self.settings = settings
         self.settled: list[Callable[[bytes], None]] = []  # told the column of ids of each batch that this process settles
@@ -84,7 +86,7 @@ class Store:
         """
         if any(task.unique_key is not None for task in tasks):
             return (await self.create_once(tasks, None)).created
-        with translated(writes=True):
+        with translated(writes=True), self.meter.creates.timed(len(tasks)):
             async with self.pool.connection() as connection:
                 created = await insert_plain(connection, tasks)
         self._hint(tasks, created)
@@ -130,7 +132,7 @@ class Store:
                     first[lane] = made
         for lane, made in first.items():
             self.hints.lane(lane, made.run_at, (made.run_at - made.created_at).total_seconds(), tasks_of[lane])
-            self.minutes.created(lane.queue, lane.task_type, tasks_of[lane])
+            self.meter.create(lane.queue, lane.task_type, tasks_of[lane])
 
     async def get(self, id: UUID) -> Task | None:  # noqa: A002 — the column's name
         """The task, wherever it is in its life."""
@@ -179,6 +181,7 @@ class Store:
         for _ in range(3):  # it may be claimed or given back between the two statements
             callback = await self._change("cancel_pending", id)
             if callback is not None:
+                self.meter.end(callback[-1])
                 if callback[0] is not None:
                     self.hints.lane(Lane(*callback[:3]), callback[3], 0.0)
                 return await self.get(id)

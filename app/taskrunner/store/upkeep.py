@@ -5,6 +5,7 @@ from datetime import timedelta
 from psycopg_pool import AsyncConnectionPool
 
 from taskrunner.store import leaves
+from taskrunner.store.meter import Meter
 from taskrunner.store.pool import Connection, translated
 from taskrunner.store.queries import sql
 
@@ -15,8 +16,9 @@ KEPT = 86_400.0  # seconds that an idempotency key counts
 class Upkeep:
     """Passes over the tables. Each raises Unavailable while the database is away or busy."""
 
-    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Connection], meter: Meter) -> None:
         self._pool = pool
+        self._meter = meter
 
     async def make_leaves(self) -> None:
         """Make the day leaves of the week to come."""
@@ -45,6 +47,7 @@ class Upkeep:
         with translated():
             async with self._pool.connection() as connection:
                 rows = await leaves.with_leaves(connection, sql("expire_tasks"), {"limit": BATCH})
+        self._meter.end(rows[0][1])
         return int(rows[0][0])
 
     async def forget_keys(self) -> int:

@@ -41,7 +41,7 @@ asked as (
   from open o where t.id = o.id and t.status in ('QUEUED', 'RUNNING') returning t.session)
 select (select count(*) from open) as done, (select count(*) from found) as found, {next_after} as after,
   (select jsonb_agg(distinct jsonb_build_array(queue, task_type, priority)) from called) as lanes, (select min(run_at) from called) as run_at,
-  (select array_agg(distinct session) from asked) as sessions
+  (select array_agg(distinct session) from asked) as sessions, {told}
 
 -- name: bulk_retry
 -- moves: COMPLETED -> PENDING, FAILED -> PENDING, CANCELLED -> PENDING

@@ -87,7 +87,7 @@ with gone as (
   returning t.*, 'FAILED' as new_status, null::jsonb as new_result, 'expired before it started' as new_error, null::int as new_ms),
 {ending},
 {failing}
-select count(*) from gone
+select count(*), {told} from gone
 
 -- name: forget_keys
 delete from idempotency_keys where key = any(array(

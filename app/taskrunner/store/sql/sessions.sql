@@ -77,13 +77,14 @@ back as (
   returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key, l.unstarted),
 retried as (
   insert into minutes (minute, queue, task_type, measure, n)
-  select date_trunc('minute', now()), queue, task_type, 'retried', count(*) from back where not unstarted group by queue, task_type),
+  select date_trunc('minute', now()), queue, task_type, 'retried', count(*) from back where not unstarted group by queue, task_type
+  returning queue, task_type, n),
 gone as (
   delete from tasks_live t using lost l where t.id = l.id and t.epoch = l.epoch and l.new_status <> 'PENDING'
   returning t.*, l.new_status, null::jsonb as new_result, l.new_error, null::int as new_ms),
 {ending},
 {failing}
-select (select count(*) from lost) as n, b.* from (select) one
+select (select count(*) from lost) as n, b.*, {told_all} from (select) one
 left join (select queue, task_type, priority, min(run_at) as run_at,
   min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority
   union all {callbacks}) b on true
@@ -117,7 +118,7 @@ with gone as (
   where t.id = d.id and t.epoch = d.epoch
   returning t.*, 'CANCELLED' as new_status, null::jsonb as new_result, 'cancelled while its handler did not stop' as new_error, null::int as new_ms),
 {ending}
-select count(*) from gone
+select count(*), {told} from gone
 
 -- name: forget_sessions
 delete from sessions s where status = 'DEAD' and dead_at < clock_timestamp() - interval '1 hour'

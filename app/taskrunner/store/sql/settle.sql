@@ -17,7 +17,7 @@ gone as (
   where t.id = d.id and t.epoch = d.epoch and t.session is not distinct from coalesce(d.session, (%(sessions)b::uuid[])[1]) and t.status in ('QUEUED', 'RUNNING')
   returning t.*, 'COMPLETED' as new_status, d.result::jsonb as new_result, null::text as new_error, d.run_ms as new_ms),
 {ending}
-select (select count(*) from gone) as n, c.* from (select) one left join ({callbacks}) c on true
+select (select count(*) from gone) as n, c.*, {told} from (select) one left join ({callbacks}) c on true
 
 -- name: cancel_tasks
 -- moves: QUEUED -> CANCELLED, RUNNING -> CANCELLED
@@ -28,7 +28,7 @@ gone as (
   where t.id = d.id and t.epoch = d.epoch and t.session is not distinct from coalesce(d.session, (%(sessions)b::uuid[])[1]) and t.status in ('QUEUED', 'RUNNING')
   returning t.*, 'CANCELLED' as new_status, null::jsonb as new_result, null::text as new_error, d.run_ms as new_ms),
 {ending}
-select (select count(*) from gone) as n, c.* from (select) one left join ({callbacks}) c on true
+select (select count(*) from gone) as n, c.*, {told} from (select) one left join ({callbacks}) c on true
 
 -- name: fail_tasks
 -- moves: QUEUED -> PENDING, RUNNING -> PENDING, QUEUED -> FAILED, RUNNING -> FAILED, QUEUED -> CANCELLED, RUNNING -> CANCELLED
@@ -53,14 +53,15 @@ back as (
   returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key),
 retried as (
   insert into minutes (minute, queue, task_type, measure, n)
-  select date_trunc('minute', now()), queue, task_type, 'retried', count(*) from back group by queue, task_type),
+  select date_trunc('minute', now()), queue, task_type, 'retried', count(*) from back group by queue, task_type
+  returning queue, task_type, n),
 gone as (
   delete from tasks_live t using held h where t.id = h.id and t.epoch = h.epoch and h.last
   returning t.*, case when t.cancel_requested_at is null then 'FAILED' else 'CANCELLED' end as new_status,
     null::jsonb as new_result, h.error as new_error, h.run_ms as new_ms),
 {ending},
 {failing}
-select (select count(*) from held) as n, b.* from (select) one
+select (select count(*) from held) as n, b.*, {told_all} from (select) one
 left join (select queue, task_type, priority, min(run_at) as run_at,
   min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority
   union all {callbacks}) b on true
@@ -83,7 +84,7 @@ gone as (
   delete from tasks_live t using held h where t.id = h.id and t.epoch = h.epoch and h.last
   returning t.*, 'CANCELLED' as new_status, null::jsonb as new_result, null::text as new_error, null::int as new_ms),
 {ending}
-select (select count(*) from held) as n, b.* from (select) one
+select (select count(*) from held) as n, b.*, {told} from (select) one
 left join (select queue, task_type, priority, min(run_at) as run_at,
   min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority
   union all {callbacks}) b on true

@@ -7,6 +7,11 @@ failed as (
   select date_trunc('hour', now()), task_type, taskrunner_error_group(coalesce(new_error, '')), count(*), now(), (array_agg(id order by id desc))[1]
   from gone where new_status = 'FAILED' group by 2, 3)
 
+-- fragment: told_all
+-- How many ended how, and of how many there is another attempt.
+(select jsonb_agg(entry) from (select jsonb_build_array(queue, task_type, outcome, n) as entry from counted
+  union all select jsonb_build_array(queue, task_type, null, n) from retried) e)::text as told
+
 -- name: add_minutes
 insert into minutes (minute, queue, task_type, measure, bucket, n)
 select date_trunc('minute', clock_timestamp()), * from

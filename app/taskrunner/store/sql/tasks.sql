@@ -27,7 +27,8 @@ kept as (
   from gone),
 counted as (
   insert into tally (minute, queue, task_type, outcome, n, run_ms)
-  select date_trunc('minute', now()), queue, task_type, new_status, count(*), coalesce(sum(new_ms), 0) from gone group by queue, task_type, new_status),
+  select date_trunc('minute', now()), queue, task_type, new_status, count(*), coalesce(sum(new_ms), 0) from gone group by queue, task_type, new_status
+  returning queue, task_type, outcome, n),
 called as (
   insert into tasks_live (task_type, queue, max_attempts, backoff, payload)
   select 'webhook', queue, 15, '{"kind": "exponential", "base": 5, "cap": 36000}', jsonb_build_object('url', callback_url, 'body', jsonb_build_object(
@@ -38,6 +39,10 @@ called as (
       'truncated', coalesce(octet_length(new_result::text) > 8000 or octet_length(metadata::text) > 2000, false) or coalesce(length(new_error) > 1000, false))))
   from gone where callback_url is not null
   returning queue, task_type, priority, run_at)
+
+-- fragment: told
+-- How many ended how, for this process's own counts.
+(select jsonb_agg(jsonb_build_array(queue, task_type, outcome, n)) from counted)::text as told
 
 -- fragment: callbacks
 -- The lanes of those webhook tasks.
@@ -91,7 +96,7 @@ with gone as (
   delete from tasks_live where id = %(id)s and status = 'PENDING'
   returning *, 'CANCELLED' as new_status, null::jsonb as new_result, null::text as new_error, null::int as new_ms),
 {ending}
-select c.* from gone left join called c on true
+select c.*, {told} from gone left join called c on true
 
 -- name: request_cancel
 -- A held task: the worker is told, and its answer or upkeep moves it.
