@@ -29,7 +29,7 @@
 -- LANES    (queue, task_type, priority) are the leading columns of tasks_live_due. A claim reads a lane in order of (run_at, id) from
 --   a watermark that the scheduler keeps in memory, so it never walks over what was claimed before (dead rows that an old
 --   snapshot keeps from vacuum), nor over tasks of types that nobody serves. Tasks with crashes > 0 are suspects: they have an index of
---   their own and are claimed one at a time.
+--   their own, and a session gets few at a time.
 --
 -- LOCKS    in this order: sessions, idempotency keys, unique keys, tasks (live, then finished), gates; sorted within each. Statements that can skip a locked row
 --   skip it. A statement that may wait for a lock and then decides by other rows would decide by the snapshot from before the

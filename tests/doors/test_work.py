@@ -204,12 +204,16 @@ async def test_a_paused_queue_is_left_alone(door: Door) -> None:
     assert len(await door.claim(wait=5)) == 1
 
 
-async def test_suspects_come_one_at_a_time(door: Door) -> None:
+async def test_tasks_that_lost_a_worker_come_back_step_by_step(door: Door) -> None:
     await door.client.create_batch([{"task_type": "t"} for _ in range(3)])
     await door.sql("update tasks_live set crashes = 1, max_attempts = 5, timeout = 9")
     (one,) = await door.claim(max=5)
     assert await door.claim(max=5) == []
     await door.settle(outcome(one, "COMPLETED"))
+    assert len(await door.claim(max=5)) == 1
+    await door.sql("update tasks_live set crashes = 2")
+    assert await door.claim(max=5) == []
+    await door.sql("update tasks_live set crashes = 1 where status = 'QUEUED'")
     assert len(await door.claim(max=5)) == 1
 
 

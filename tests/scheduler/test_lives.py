@@ -63,7 +63,7 @@ async def test_a_killed_worker_s_tasks_run_elsewhere_within_a_second(house: Hous
         assert time.monotonic() - cut_at < 1.5
         (first,) = living.held
         await living.report(Outcome.COMPLETED)
-        await living.take(1)  # suspects come one at a time
+        await living.take(1)  # suspects come step by step
         assert first not in living.held
     lost = [(await house.store.attempts([id_])).get(id_, []) for id_ in ids]
     assert [[attempt.outcome for attempt in attempts] for attempts in lost] == [["LOST"]] * 3

@@ -54,6 +54,13 @@ class Model:
     def claimable(self) -> set[UUID]:
         return {id_ for id_, row in self.rows.items() if row.status is P and row.crashes == 0}
 
+    def suspects(self, session: UUID, *, alone: bool) -> tuple[set[UUID], int]:
+        """Who lost a worker (``alone``: more than one), and how many of them the session may get now."""
+        rows = {id_: row for id_, row in self.rows.items() if (row.crashes > 1 if alone else row.crashes == 1)}
+        held = [row.status for row in rows.values() if row.held and row.held[0] == session]
+        most = 1 - len(held) if alone else max(1, held.count(R)) - held.count(Q)
+        return {id_ for id_, row in rows.items() if row.status is P}, max(0, most)
+
     def owns(self, id_: UUID, epoch: int) -> Row | None:
         row = self.rows[id_]
         return row if row.epoch == epoch and row.status in HELD else None

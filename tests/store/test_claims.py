@@ -190,23 +190,52 @@ async def test_nothing_is_claimed_for_a_dead_session_an_old_stream_or_a_stranger
     assert (await desk.claim(old._replace(stream=2), 1)).ids == [id_]
 
 
-async def suspects(desk: Desk, n: int) -> list[UUID]:
+async def suspects(desk: Desk, n: int, crashes: int = 1) -> list[UUID]:
     ids = await desk.create(n)
-    await desk.db.execute("update tasks_live set crashes = 1, max_attempts = 5, timeout = 60 where id = any(%s)", (ids,))
+    await desk.db.execute("update tasks_live set crashes = %s, max_attempts = 5, timeout = 60 where id = any(%s)", (crashes, ids))
     return ids
 
 
-async def test_each_session_gets_one_suspect_and_no_second_while_it_holds_it(desk: Desk) -> None:
-    ids = await suspects(desk, 5)
-    seats = [await desk.worker() for _ in range(2)]
-    first = await desk.claims.claim_suspects(SERVES, seats)
-    assert [one.n for one in first] == [1, 1]
+async def test_tasks_that_lost_a_worker_come_back_by_a_slow_start(desk: Desk) -> None:
+    """As many that are not known to run as run already, or one: so the worst of them takes few along, and a hundred are back soon."""
+    await suspects(desk, 40)
+    seats = [(await desk.worker())._replace(free=10) for _ in range(2)]
+    got = []
+    for _ in range(5):
+        claimed = await desk.claims.claim_suspects(SERVES, seats)
+        assert await desk.claims.claim_suspects(SERVES, seats) == []
+        by_seat = [pairs(seat, claimed) for seat in seats]
+        got.append([len(held.ids) for held in by_seat])
+        for held in by_seat:
+            await desk.settling.start(*held.blobs, held.session.bytes)
+    assert got == [[1, 1], [1, 1], [2, 2], [4, 4], [8, 8]]
+    assert sum(one.n for one in await desk.claims.claim_suspects(SERVES, [seats[0]._replace(free=3)])) == 3
+
+
+async def test_one_that_is_over_before_it_is_known_to_run_makes_room_for_one(desk: Desk) -> None:
+    await suspects(desk, 3)
+    seat = (await desk.worker())._replace(free=10)
+    for _ in range(3):
+        held = pairs(seat, await desk.claims.claim_suspects(SERVES, [seat]))
+        assert len(held.ids) == 1
+        await desk.settling.settle(COMPLETED, held.done())
+    assert await desk.claims.claim_suspects(SERVES, [seat]) == []
+
+
+async def test_tasks_that_lost_two_workers_come_alone_until_they_are_over(desk: Desk) -> None:
+    twice = await suspects(desk, 3, crashes=2)
+    once = await suspects(desk, 3)
+    seats = [(await desk.worker())._replace(free=10) for _ in range(2)]
+    first = await desk.claims.claim_suspects(SERVES, seats, alone=True)
     assert {one.session for one in first} == {seat.session for seat in seats}
-    assert await desk.claims.claim_suspects(SERVES, seats) == []
     held = pairs(seats[0], first)
+    assert set(held.ids) < set(twice)
+    await desk.settling.start(*held.blobs, held.session.bytes)
+    assert await desk.claims.claim_suspects(SERVES, seats, alone=True) == []
+    assert set(pairs(seats[0], await desk.claims.claim_suspects(SERVES, seats[:1])).ids) < set(once)
     await desk.settling.settle(COMPLETED, held.done())
-    assert len(await desk.claims.claim_suspects(SERVES, seats)) == 1
-    assert len(ids) == 5
+    (last,) = await desk.claims.claim_suspects(SERVES, seats, alone=True)
+    assert last.session == seats[0].session
 
 
 async def test_suspects_are_claimed_where_they_are_served_and_due(desk: Desk) -> None:

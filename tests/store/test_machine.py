@@ -69,13 +69,11 @@ class Machine(RuleBasedStateMachine):
             self.model.claimed(id_, epoch, worker)
         return multiple(*pairs)
 
-    @rule(target=claims, worker=workers)
-    def claim_suspect(self, worker: UUID) -> Any:
-        rows = self.model.rows
-        can = {id_ for id_, row in rows.items() if row.status == "PENDING" and row.crashes > 0}
-        busy = any(row.held and row.held[0] == worker and row.crashes > 0 for row in rows.values())
-        claimed = self.run(self.desk.claims.claim_suspects(SERVES, [Seat(worker, self.model.streams[worker], 1)]))
-        assert len(claimed) == (1 if can and not busy and worker not in self.model.dead else 0)
+    @rule(target=claims, worker=workers, n=st.integers(1, 4), alone=st.booleans())
+    def claim_suspects(self, worker: UUID, n: int, alone: bool) -> Any:
+        can, most = self.model.suspects(worker, alone=alone)
+        claimed = self.run(self.desk.claims.claim_suspects(SERVES, [Seat(worker, self.model.streams[worker], n)], alone=alone))
+        assert len(claimed) == (0 if worker in self.model.dead else min(n, most, len(can)))
         pairs = [(UUID(bytes=one.ids), int.from_bytes(one.epochs, "big")) for one in claimed]
         for id_, epoch in pairs:
             assert id_ in can

@@ -231,7 +231,7 @@ async def test_a_task_that_kills_its_workers_is_given_up(desk: Desk, crashes: in
     await desk.sessions.take_back()
     row = await desk.row(held.ids[0])
     assert row["status"] == status
-    assert ("died 3 times" in row["error"]) == (status == "FAILED")
+    assert ("died 4 times" in row["error"]) == (status == "FAILED")
 
 
 async def test_a_lost_task_that_was_to_be_cancelled_is(desk: Desk) -> None:

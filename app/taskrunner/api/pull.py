@@ -144,7 +144,7 @@ class Pull:
         self._lanes.forget(now)
 
     async def _claim_all(self, session: UUID, serves: Serves, free: int) -> list[Claimed]:
-        """A suspect first: a session runs one at a time, so the others never wait for long. What was taken before an error counts."""
+        """Suspects first: a session takes few at a time, so the others never wait for long. What was taken before an error counts."""
         taken: list[Claimed] = []
         size = 0
         now, gates = monotonic(), self._lanes.gates
@@ -153,7 +153,7 @@ class Pull:
         try:
             if wanted.defaults:
                 closed = [queue for queue, until in gates.queues.items() if until > now]
-                taken += await self._pulling.claim_suspect(wanted, session, closed=closed)
+                taken += await self._pulling.claim_suspects(wanted, session, free, closed=closed)
                 free -= len(taken)
             while free > 0 and size < BATCH_BYTES and (picks := self._lanes.choose(serves, free, began := monotonic())):
                 claimed, took = await self._pulling.claim(picks, session, free)

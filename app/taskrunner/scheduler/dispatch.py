@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import product
 from time import monotonic
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from taskrunner.store.notify import Hint
 from taskrunner.wire.pb.taskrunner.v1 import SchedulerMessage, Tasks
 
 log = structlog.get_logger()
+SHY, SHYEST = 0.005, 0.1  # seconds before suspects are asked for again, when nobody may have one: twice as long each time
 ROUNDING = 0.0005  # seconds: uvloop rounds a timer to the nearest millisecond, and early is worse than late
 R = TypeVar("R")
 
@@ -32,6 +34,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._stopped = False
         self._suspects: dict[str, float] = {}
+        self._shy, self._shy_until, self._deferred = 0.0, 0.0, False
 
     def wake(self) -> None:
         """A place became free."""
@@ -57,7 +60,7 @@ class Dispatcher:
             self._wake.set()
 
     def settled(self, backs: list[Back]) -> None:
-        """Outcomes are committed: tasks may have gone back, and a session that had a suspect may be free for the next one."""
+        """Outcomes or starts are committed: tasks may have gone back, and a session that has suspects may be free for the next one."""
         if backs:
             self.found(*backs)
         elif self._suspects:
@@ -90,10 +93,12 @@ class Dispatcher:
         types = {name for serves in classes for name, _, _ in serves.defaults}
         now = monotonic()
         times = [due_at for name, due_at in self._suspects.items() if name in types and due_at > now]
+        times += [self._shy_until] if self._deferred and classes else []
         first = self._lanes.next_due(classes)
         return min([first, *times] if first is not None else times, default=None)
 
     async def _round(self) -> None:
+        await self._claim_suspects()  # first: they would find no place behind a backlog
         progress = True
         while progress and not self._stopped:
             progress = False
@@ -111,7 +116,6 @@ class Dispatcher:
                 progress = True
             if not progress:
                 progress = await self._peek()
-        await self._claim_suspects()
 
     async def _peek(self) -> bool:
         """Ask when the lanes that were found empty are due next; whether one of them is due by now."""
@@ -125,18 +129,24 @@ class Dispatcher:
         return due
 
     async def _claim_suspects(self) -> None:
-        """One suspect at a time for each session."""
-        now = monotonic()
-        gates = self._lanes.gates
+        """Tasks that lost a worker: those that lost one, as many as each session may have, then those that come alone."""
+        now, gates = monotonic(), self._lanes.gates
         due = {name for name, due_at in self._suspects.items() if due_at <= now and gates.types.get(name, 0.0) <= now}
-        if not due or self._stopped:
+        self._deferred = bool(due) and now < self._shy_until
+        if not due or self._deferred or self._stopped:
             return
-        for serves, sessions in self._roster.classes().items():
+        closed = [queue for queue, until in gates.queues.items() if until > now]
+        n = 0
+        for (serves, sessions), alone in product(self._roster.classes().items(), (False, True)):
             wanted = Serves(tuple(default for default in serves.defaults if default[0] in due), serves.queues)
-            seats = [Seat(s.id, s.stream, 1) for s in sessions if s.places and s.outstanding < s.slots]
+            seats = [Seat(s.id, s.stream, places) for s in sessions if (places := s.places)]
             if wanted.defaults and seats:
-                closed = [queue for queue, until in gates.queues.items() if until > now]
-                self._deliver(await self._sure(seats, self._claims.claim_suspects(wanted, seats, closed=closed)), now)
+                claimed_at = monotonic()
+                claimed = await self._sure(seats, self._claims.claim_suspects(wanted, seats, alone=alone, closed=closed))
+                self._deliver(claimed, claimed_at)
+                n += len(claimed)
+        self._shy = 0.0 if n else min(SHYEST, 2 * self._shy + SHY)
+        self._shy_until = now + self._shy
 
     async def _sure(self, seats: list[Seat], claim: Awaitable[R]) -> R:
         """The answer to a claim.

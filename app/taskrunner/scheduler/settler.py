@@ -103,6 +103,7 @@ class Settler:
             owners = [(session, len(one.ids) // columns.ID) for session, one in started]
             await self._settling.start(b"".join(s.ids for _, s in started), b"".join(s.epochs for _, s in started), _owners(owners))
             del self._started[: len(started)]
+            self._committed([])  # who ran one that lost a worker before may get more of them
         if self._progress:
             said, self._progress = self._progress, []  # what an error here loses was most likely not the last word
             await self._settling.progress(_said(said))

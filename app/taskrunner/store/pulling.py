@@ -98,9 +98,12 @@ class Pulling:
         """See ``Claims.claim``."""
         return await self._claims.claim(picks, [Seat(session, STREAM, free)])
 
-    async def claim_suspect(self, serves: Serves, session: UUID, *, closed: Collection[str]) -> list[Claimed]:
-        """A suspect from a queue that is not ``closed``, if the session holds none."""
-        return await self._claims.claim_suspects(serves, [Seat(session, STREAM, 1)], closed=closed)
+    async def claim_suspects(self, serves: Serves, session: UUID, free: int, *, closed: Collection[str]) -> list[Claimed]:
+        """Tasks that lost a worker, see ``Claims.claim_suspects``."""
+        together = await self._claims.claim_suspects(serves, [Seat(session, STREAM, free)], closed=closed)
+        if len(together) == free:
+            return together
+        return together + await self._claims.claim_suspects(serves, [Seat(session, STREAM, 1)], alone=True, closed=closed)
 
     async def release(self, one: Claimed) -> list[Back]:
         """Undo a claim whose answer was not sent."""

@@ -13,7 +13,7 @@ from taskrunner.store.meter import Meter
 from taskrunner.store.pool import Connection, Line
 from taskrunner.store.queries import sql
 
-POISON_CAP = 3  # crashes of a task while it was its worker's only suspect
+POISON_CAP = 3  # crashes, the last one alone: with the next one a task is given up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,8 @@ update sessions set status = 'DEAD', dead_at = clock_timestamp() where id = %(id
 -- name: take_back_tasks
 -- moves: QUEUED -> PENDING, RUNNING -> PENDING, QUEUED -> FAILED, RUNNING -> FAILED, QUEUED -> CANCELLED, RUNNING -> CANCELLED
 -- Tasks of dead sessions, and those of an older stream that the worker did not name in its last Hello. Such a one that was not started
--- gets its attempt back. The others are suspects from now on: run one at a time, and given up after three crashes alone.
+-- gets its attempt back. The others are suspects from now on: the first time they come back step by step, then alone, and one that was
+-- alone twice when its worker died is given up.
 -- What is held is looked for session by session: what waits may be millions, and must not be read whatever the statistics say.
 with found as materialized (
   select t.id, s.id as session, s.name, s.status = 'LIVE' as live, s.below
@@ -62,7 +63,7 @@ lost as materialized (
     case when t.cancel_requested_at is not null then 'CANCELLED'
          when f.live and t.status = 'QUEUED' then 'PENDING'
          when t.attempt >= t.max_attempts or t.crashes >= %(cap)s then 'FAILED' else 'PENDING' end as new_status,
-    case when t.crashes >= %(cap)s then format('given up: its worker died %%s times while it ran this task alone', t.crashes)
+    case when t.crashes >= %(cap)s then format('given up: its worker died %%s times while it held this task', t.crashes + 1)
          else 'the worker was lost' end as new_error
   from found f cross join lateral (
     select * from tasks_live t where t.id = f.id and t.session = f.session and t.stream < f.below for no key update skip locked) t),
