@@ -53,6 +53,7 @@ class Row:
     attempt: int
     max_attempts: int | None
     error: str | None = None
+    task_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,9 +177,13 @@ async def cluster(
     proxied: bool = False,
     apis: Sequence[str] = (API,),
     settings: Mapping[str, dict[str, str]] | None = None,
+    server: Server | None = None,
 ) -> AsyncIterator[Cluster]:
-    """A running cluster. ``proxied``: workers reach the schedulers, and these and the APIs the database, through proxies."""
-    server = Server(folder / "postgres", free_ports(1)[0], binaries)
+    """A running cluster. ``proxied``: workers reach the schedulers, and these and the APIs the database, through proxies.
+
+    ``settings`` are special ones by the name of the process; ``server`` is a special PostgreSQL.
+    """
+    server = server or Server(folder / "postgres", free_ports(1)[0], binaries)
     async with AsyncExitStack() as stack:
         stack.callback(server.discard)
         await server.start()

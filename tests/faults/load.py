@@ -15,7 +15,7 @@ class Client:
     """``acknowledged``, ``unknown`` and ``refused`` are disjoint: every number that was sent is in one of them."""
 
     def __init__(self, url: str, scenario: str, numbers: Iterator[int] | None = None, *, others: Sequence[str] = ()) -> None:
-        self._urls = itertools.cycle(f"{one}/api/tasks" for one in (url, *others))
+        self.turn_to(url, *others)
         self._scenario = scenario
         self._numbers = numbers or itertools.count()
         self.acknowledged: dict[int, str] = {}
@@ -24,6 +24,10 @@ class Client:
         self.refused: dict[int, int] = {}  # HTTP status, or 0 when nobody listened
         self.slowest = 0.0
         self.repeated = 0  # requests that were sent again
+
+    def turn_to(self, *urls: str) -> None:
+        """Ask these doors from now on, in turns."""
+        self._urls = itertools.cycle(f"{one}/api/tasks" for one in urls)
 
     async def post(self, session: aiohttp.ClientSession, task_type: str = "work", **payload: Any) -> int:
         """One task; its number."""
@@ -44,9 +48,7 @@ class Client:
 
     def body(self, n: int, task_type: str, **payload: Any) -> dict[str, Any]:
         """What is POSTed for the task of that number."""
-        fields = {"delay": payload.pop("delay")} if "delay" in payload else {}
-        if "queue" in payload:
-            fields["queue"] = payload.pop("queue")
+        fields = {name: payload.pop(name) for name in ("delay", "queue", "run_at") if name in payload}
         return {"task_type": task_type, "payload": {"n": n, "scenario": self._scenario, "seconds": 0.02, **payload}, **fields}
 
     async def _send(self, session: aiohttp.ClientSession, n: int, body: dict[str, Any], headers: dict[str, str]) -> None:

@@ -30,7 +30,7 @@ class Proxy:
     """Its faults are attributes that may change at any time: they count for connections that are open, too."""
 
     def __init__(self, port: int) -> None:
-        self._to = port
+        self.to = port
         self._pipes: set[Pipe] = set()
         self._flowing = {UP: asyncio.Event(), DOWN: asyncio.Event()}
         self.delay = 0.0  # seconds for each chunk
@@ -67,7 +67,7 @@ class Proxy:
                 if self.silent:
                     await reader.read()
                     return
-                upstream, server = await asyncio.open_connection("127.0.0.1", self._to)
+                upstream, server = await asyncio.open_connection("127.0.0.1", self.to)
                 await self._pipe(Pipe(writer, server), reader, upstream)
             finally:
                 writer.transport.abort()

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import psutil
 import pytest
 from faults.checker import Absence
 from faults.cluster import LEASE, SCHEDULERS, Cluster, sessions_of
@@ -91,3 +92,48 @@ async def test_f22_a_worker_is_cut_off_without_a_word(town: Cluster) -> None:
         assert not [run for run in seen.runs if run.holder == pid and cut + LEASE < run.start < healed], "it started a task without a lease"
         accepted = {row.task: row for row in seen.rows}
         assert all(accepted[task].epoch > 1 for task in held), "a late result was accepted"
+
+
+async def test_f25_a_worker_does_not_read(town: Cluster) -> None:
+    async with scenario("F25", town) as row:
+        over = town.count("a worker's session is over")
+        schedulers = [psutil.Process(town.pid(name)) for name in SCHEDULERS]
+        before, peak = [one.memory_info().rss for one in schedulers], 0
+        victim = "worker-1"
+        for link in (link for (worker, _), link in town.links.items() if worker == victim):
+            link.stall(DOWN)
+        stalled = now()
+        posting = row.background(row.client.post_all(300, ballast="x" * 100_000))
+        while now() < stalled + 2 * LEASE:  # the fault itself
+            peak = max(peak, *(one.memory_info().rss - was for one, was in zip(schedulers, before, strict=True)))
+            await asyncio.sleep(0.1)
+        await posting
+        meanwhile = row.runs()
+        for link in town.links.values():
+            link.flow()
+        seen = await row.drained()
+        assert len({run.task for run in meanwhile}) > 250, "the others go on"
+        assert town.count("a worker's session is over") == over, "a lease was lost: what the worker says is heard"
+        assert seen.rerun == set()
+        row.note(f"30 MB of tasks and a worker that does not read: a scheduler grows by {peak / 1e6:.1f} MB")
+        assert peak < 3 * 20e6
+
+
+async def test_f46_numbers_that_need_more_than_32_bits(town: Cluster) -> None:
+    ask = town.server.ask
+    async with scenario("F46", town) as row:
+        sequences = await ask("select sequencename, data_type::text from pg_sequences where sequencename <> 'goose_db_version_id_seq'")
+        assert {kind for _, kind in sequences} <= {"bigint"}
+        for name, _ in sequences:
+            await ask(f"alter sequence {name} restart 3000000000")
+        await ask("update sessions set stream = 3000000000 where status = 'LIVE'")
+        for link in town.links.values():
+            link.reset()  # every worker says Hello again
+        tasks = await row.client.post_all(30, delay=1.5)
+        await ask("update tasks_live set epoch = 3000000000 where payload ->> 'scenario' = 'F46'")
+        row.load(rate=40, seconds=3)
+        seen = await row.drained()
+        assert {one.epoch for one in seen.rows if one.task in tasks} == {3000000001}
+        ((least,),) = await ask("select min(stream) from sessions where status = 'LIVE'")
+        assert least > 3000000000
+        assert seen.rerun == set()
