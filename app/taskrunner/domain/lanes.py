@@ -7,6 +7,7 @@ rows that it has been through. The mark moves back when something turns up befor
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from math import inf
 from typing import NamedTuple
 from uuid import UUID
@@ -18,6 +19,7 @@ BATCH = 500  # tasks in one claim: beyond that a bigger one is no faster
 BATCH_BYTES = 4 * 1024 * 1024  # payloads in one claim, as far as the lane's recent ones foretell
 NARROW, WIDE = 4, 512  # lanes of one rank in a claim: few while they fill it, since a probe of each costs as much as several tasks
 LOCKED = 0.02  # seconds until a task that somebody has locked is tried again
+MOST_CLASSES = 100  # of sessions, whose lanes are remembered
 FORGET = 600.0  # seconds after which an empty lane is forgotten
 
 
@@ -76,7 +78,6 @@ class Took(NamedTuple):
 class _State:
     mark: Mark = BEGINNING
     due_at: float | None = None  # on our clock; None: nothing is known to be there
-    peek: bool = False  # to be asked when the next task is due
     empty: bool = False  # the last claim got nothing from it
     tried_at: float = 0.0  # when that claim began
     seen_at: float = 0.0
@@ -88,13 +89,15 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lanes: dict[Lane, _State] = {}
+        self._served: dict[Serves, list[tuple[Lane, _State]]] = {}  # remembered until there is a lane more or less
+        self._peeks: dict[Lane, _State] = {}  # to be asked when their next task is due
         self._turn = 0
         self._width = NARROW
         self.gates = Gates()
 
     def found(self, lane: Lane, *, run_at: datetime, due_at: float, now: float) -> None:
         """There is a task in ``lane`` for ``run_at``, which is ``due_at`` on our clock."""
-        state = self._lanes.setdefault(lane, _State())
+        state = self._state(lane)
         state.seen_at = now
         if run_at <= state.mark.run_at:
             state.mark = Mark(run_at, NIL)
@@ -111,16 +114,12 @@ class Lanes:
         gates = self.gates if self.gates.queues or self.gates.types else None
         ripe = [
             (lane, state)
-            for lane, state in self._lanes.items()
-            if state.due_at is not None
-            and state.due_at <= now
-            and lane.task_type in defaults
-            and (serves.queues is None or lane.queue in serves.queues)
-            and not (gates and gates.closed(lane, now))
+            for lane, state in self._of(serves)
+            if (due_at := state.due_at) is not None and due_at <= now and not (gates and gates.closed(lane, now))
         ]
         picks: list[Pick] = []
-        for rank in sorted({lane.priority for lane, _ in ripe}):
-            peers = [(lane, state) for lane, state in ripe if lane.priority == rank]
+        for _, rank in groupby(ripe, _priority):
+            peers = list(rank)
             turn = self._turn % len(peers)
             chosen = (peers[turn:] + peers[:turn])[: self._width]
             self._turn += len(chosen)
@@ -147,13 +146,13 @@ class Lanes:
                 if state.mark == pick.mark:  # else something turned up before it meanwhile
                     state.mark = got.mark
             if not full and (got.n if got else 0) < pick.limit:
-                state.due_at, state.peek, state.empty, state.tried_at = None, True, got is None, now
+                state.due_at, state.empty, state.tried_at = None, got is None, now
+                self._peeks[pick.lane] = state
 
     def to_peek(self) -> list[tuple[Lane, Mark]]:
         """Lanes that were taken from to the end: ask when their next task is due, then say ``peeked``."""
-        asked = [(lane, state.mark) for lane, state in self._lanes.items() if state.peek]
-        for lane, _ in asked:
-            self._lanes[lane].peek = False
+        asked = [(lane, state.mark) for lane, state in self._peeks.items()]
+        self._peeks.clear()
         return asked
 
     def peeked(self, lane: Lane, due_at: float, now: float) -> bool:
@@ -162,7 +161,7 @@ class Lanes:
         One that was due before a claim that did not get it is locked by somebody: by another scheduler that takes it, or by a stranger.
         No hurry.
         """
-        state = self._lanes.setdefault(lane, _State())  # it may have been forgotten meanwhile
+        state = self._state(lane)  # it may have been forgotten meanwhile
         if state.empty and due_at < state.tried_at:
             due_at = now + LOCKED
         if state.due_at is None or due_at < state.due_at:
@@ -171,15 +170,10 @@ class Lanes:
 
     def next_due(self, served: Iterable[Serves]) -> float | None:
         """When the next task is due that anybody here can run and no gate keeps."""
-        kinds = [({name for name, _, _ in s.defaults}, s.queues) for s in served]
-        times = [
-            max(state.due_at, opens_at)
-            for lane, state in self._lanes.items()
-            if state.due_at is not None
-            and (opens_at := self.gates.opens_at(lane)) < inf
-            and any(lane.task_type in types and (queues is None or lane.queue in queues) for types, queues in kinds)
-        ]
-        return min(times, default=None)
+        waiting = ((lane, state.due_at) for serves in served for lane, state in self._of(serves) if state.due_at is not None)
+        if self.gates.queues or self.gates.types:
+            waiting = ((lane, max(due_at, opens_at)) for lane, due_at in waiting if (opens_at := self.gates.opens_at(lane)) < inf)
+        return min((due_at for _, due_at in waiting), default=None)
 
     def windows(self, newer: timedelta, older: timedelta | None) -> list[tuple[Lane, datetime, Mark]]:
         """For each lane the stretch from ``newer`` to ``older`` before its mark: its lower end, and its upper end."""
@@ -195,6 +189,29 @@ class Lanes:
         """Drop lanes that nobody has seen a task in for a while."""
         for lane in [lane for lane, state in self._lanes.items() if state.due_at is None and now - state.seen_at > FORGET]:
             del self._lanes[lane]
+            self._served.clear()
+
+    def _state(self, lane: Lane) -> _State:
+        state = self._lanes.get(lane)
+        if state is None:
+            state = self._lanes[lane] = _State()
+            self._served.clear()
+        return state
+
+    def _of(self, serves: Serves) -> list[tuple[Lane, _State]]:
+        """The lanes that a class of sessions can run, by priority. Found out once: with hundreds of lanes each claim would pay for it."""
+        lanes = self._served.get(serves)
+        if lanes is None:
+            if len(self._served) >= MOST_CLASSES:
+                self._served.clear()
+            types, queues = {name for name, _, _ in serves.defaults}, serves.queues
+            mine = [item for item in self._lanes.items() if item[0].task_type in types and (queues is None or item[0].queue in queues)]
+            lanes = self._served[serves] = sorted(mine, key=_priority)
+        return lanes
+
+
+def _priority(item: tuple[Lane, _State]) -> int:
+    return item[0].priority
 
 
 def _back(time: datetime, by: timedelta) -> datetime:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 
 from taskrunner.domain.errors import OutcomeUnknown, TaskrunnerError
-from taskrunner.domain.lanes import BATCH, Lanes, Serves
+from taskrunner.domain.lanes import BATCH, BATCH_BYTES, Lanes, Serves
 from taskrunner.domain.task import Back
 from taskrunner.scheduler.roster import Roster
 from taskrunner.store.claims import Claimed, Claims, Seat
@@ -113,6 +113,7 @@ class Dispatcher:
                 n = sum(one.n for one in claimed)
                 self._lanes.claimed(picks, took, full=n >= free, now=claimed_at)
                 self._deliver(claimed, claimed_at)
+                await asyncio.sleep(0)  # the writers first: what was claimed is on its way before the next question is asked
                 progress = True
             if not progress:
                 progress = await self._peek()
@@ -164,7 +165,7 @@ class Dispatcher:
             raise
 
     def _deliver(self, claimed: list[Claimed], claimed_at: float) -> None:
-        for one in claimed:
+        for one in (part for whole in claimed for part in whole.parts(BATCH_BYTES)):
             session = self._roster.get(one.session)
             if session is None or session.stream != one.stream:
                 self._undelivered(one)  # its stream broke meanwhile
