@@ -12,7 +12,7 @@ from typing import Any, NoReturn, get_args
 import structlog
 from pydantic import SecretStr, ValidationError
 
-from taskrunner.commands.arguments import NOUNS, add_actions, add_json, add_top
+from taskrunner.commands.arguments import NOUNS, add_actions, add_json, add_tokens, add_top
 from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.kit.log import configure
 from taskrunner.settings import Settings, env_name, flag, unknown_variables
@@ -24,6 +24,7 @@ ABOUT = "Runs tasks when their time has come: HTTP API, scheduler and worker in 
 COMMANDS = {
     **NOUNS,
     "top": "show what waits and runs now, again and again",
+    "token": "make, list and revoke tokens of the HTTP API, straight in the database",
     "migrate": "change the schema by hand: up, down, status, or new NAME",
     "health": "ask the roles that run with these settings; 0 when all are ready",
     "version": "print the version",
@@ -56,8 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _migrate(settings, arguments["action"], arguments.get("name"), arguments["directory"])
         case "health":
             return _health(settings)
-        case "task" | "worker" | "queue" | "type" | "top":
-            from taskrunner.commands.calling import run
+        case "task" | "worker" | "queue" | "type" | "top" | "token" as command:
+            if command == "token":
+                from taskrunner.commands.tokens import run
+            else:
+                from taskrunner.commands.calling import run
 
             return run(settings, arguments, _say)
         case "version":
@@ -173,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     add_json(made["top"])
     add_top(made["top"])
     _add_settings(made["top"], "api_url", "api_token")
+    add_tokens(made["token"], setup, lambda one: _add_settings(one, "db_dsn", "data_dir"))
     actions = made["migrate"].add_subparsers(dest="action", metavar="ACTION", required=True)
     for action, about in ACTIONS.items():
         one = actions.add_parser(action, help=about, description=about, **setup)

@@ -120,7 +120,7 @@ async def test_the_header_goes_before_the_cookie(browser: ClientSession) -> None
 
 async def test_a_session_ends_with_its_token(shut: Api, browser: ClientSession) -> None:
     tokens = Tokens(shut.store.pool)
-    token = (await tokens.create("me", [Scope.READ], seconds=None))[1]
+    token = (await tokens.create("me", [Scope.READ], seconds=None)).secret
     await sign_in(browser, token)
     assert (await session(browser))["name"] == "me"
     await tokens.revoke("me")

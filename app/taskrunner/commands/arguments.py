@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from taskrunner.domain.access import Scope
+
 NOUNS = {
     "task": "create, get, list, cancel, retry, run, wait for, watch, import and export tasks",
     "worker": "list worker sessions, and drain them",
@@ -34,6 +36,11 @@ FLEET = {
         "pause": "start nothing more of these types; what runs goes on",
         "resume": "go on with these types",
     },
+}
+TOKENS = {
+    "create": "make a token and print it, this once: only its hash is kept",
+    "list": "show all tokens, those that are live first",
+    "revoke": "let tokens in no more, a second from now",
 }
 STATUSES = "PENDING, QUEUED, RUNNING, COMPLETED, FAILED, CANCELLED"
 TIME = "RFC 3339, such as 2026-02-20T10:00:00Z"
@@ -92,6 +99,21 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_top(parser: argparse.ArgumentParser) -> None:
     """What ``taskrunner top`` understands."""
     parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between two pictures; 2 unless given")
+
+
+def add_tokens(parser: argparse.ArgumentParser, setup: dict[str, Any], add_settings: Callable[[argparse.ArgumentParser], None]) -> None:
+    """The actions of ``taskrunner token``, each with the settings that say where the database is."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for action, about in TOKENS.items():
+        one = actions.add_parser(action, help=about, description=about, **setup)
+        add_json(one)
+        if action == "create":
+            one.add_argument("name", metavar="NAME", help="who or what will have it")
+            one.add_argument("--scopes", required=True, metavar="A,B", help=f"what it is good for: {', '.join(Scope)}")
+            one.add_argument("--expires-in", type=float, default=None, metavar="SECONDS", help="let it in for so long; without it for ever")
+        if action == "revoke":
+            one.add_argument("names", metavar="NAME", nargs="+", help="a name, or an id as `taskrunner token list` shows it")
+        add_settings(one)
 
 
 def _add_task(one: argparse.ArgumentParser, action: str) -> None:

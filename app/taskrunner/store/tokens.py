@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from psycopg import errors
 from psycopg.rows import class_row
@@ -33,6 +34,14 @@ class Token:
     live: bool
 
 
+class NewToken(NamedTuple):
+    """A token that was made just now: the ``secret`` is the whole of it, and is not kept."""
+
+    id: str
+    secret: str
+    expires_at: datetime | None
+
+
 def digest(secret: str) -> bytes:
     """What is kept of a secret. Any text will do, also what is no UTF-8."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
@@ -55,8 +64,8 @@ class Tokens:
             async with self._pool.connection() as connection, connection.cursor(row_factory=class_row(Token)) as cursor:
                 return await (await cursor.execute(sql("list_tokens"))).fetchall()
 
-    async def create(self, name: str, scopes: Iterable[Scope], *, seconds: float | None) -> tuple[str, str, datetime | None]:
-        """A new token, good for ``seconds`` or for ever: its id, the whole of it (which is not kept), and when it expires.
+    async def create(self, name: str, scopes: Iterable[Scope], *, seconds: float | None) -> NewToken:
+        """A new token, good for ``seconds`` or for ever.
 
         Raises Conflict when a live one has this name.
         """
@@ -72,7 +81,7 @@ class Tokens:
             except errors.UniqueViolation:
                 raise Conflict(f"there is a token {name!r} already: revoke it first, or take another name") from None
         assert made is not None  # an insert returns its row
-        return id_, secret, made[0]
+        return NewToken(id_, secret, made[0])
 
     async def revoke(self, which: str) -> str | None:
         """Revoke the token with this name or id; its id. None: no live token has it."""
