@@ -7,7 +7,6 @@ rows that it has been through. The mark moves back when something turns up befor
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from math import inf
 from typing import NamedTuple
 from uuid import UUID
@@ -89,7 +88,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lanes: dict[Lane, _State] = {}
-        self._served: dict[Serves, list[tuple[Lane, _State]]] = {}  # remembered until there is a lane more or less
+        self._served: dict[Serves, list[list[tuple[Lane, _State]]]] = {}  # remembered until there is a lane more or less
         self._peeks: dict[Lane, _State] = {}  # to be asked when their next task is due
         self._turn = 0
         self._width = NARROW
@@ -112,22 +111,23 @@ class Lanes:
         """
         defaults = {task_type: (attempts, timeout) for task_type, attempts, timeout in serves.defaults}
         gates = self.gates if self.gates.queues or self.gates.types else None
-        ripe = [
-            (lane, state)
-            for lane, state in self._of(serves)
-            if (due_at := state.due_at) is not None and due_at <= now and not (gates and gates.closed(lane, now))
-        ]
         picks: list[Pick] = []
-        for _, rank in groupby(ripe, _priority):
-            peers = list(rank)
-            turn = self._turn % len(peers)
-            chosen = (peers[turn:] + peers[:turn])[: self._width]
-            self._turn += len(chosen)
+        for rank in self._of(serves):
+            chosen = []
+            for at in range(self._turn, self._turn + len(rank)):
+                lane, state = rank[at % len(rank)]
+                if (due_at := state.due_at) is not None and due_at <= now and not (gates and gates.closed(lane, now)):
+                    chosen.append((lane, state))
+                    if len(chosen) == self._width:
+                        break
+            if not chosen:
+                continue
+            self._turn = at + 1
             quantum = min(-(-free // len(chosen)), BATCH)
             for lane, state in chosen:
                 limit = max(1, min(quantum, int(BATCH_BYTES / state.size)))
                 picks.append(Pick(lane, state.mark, limit, *defaults[lane.task_type]))
-            if len(peers) > 1:
+            if len(chosen) > 1:
                 break
         return picks
 
@@ -170,10 +170,16 @@ class Lanes:
 
     def next_due(self, served: Iterable[Serves]) -> float | None:
         """When the next task is due that anybody here can run and no gate keeps."""
-        waiting = ((lane, state.due_at) for serves in served for lane, state in self._of(serves) if state.due_at is not None)
-        if self.gates.queues or self.gates.types:
-            waiting = ((lane, max(due_at, opens_at)) for lane, due_at in waiting if (opens_at := self.gates.opens_at(lane)) < inf)
-        return min((due_at for _, due_at in waiting), default=None)
+        gates = self.gates if self.gates.queues or self.gates.types else None
+        times = [
+            state.due_at if gates is None else max(state.due_at, gates.opens_at(lane))
+            for serves in served
+            for rank in self._of(serves)
+            for lane, state in rank
+            if state.due_at is not None
+        ]
+        first = min(times, default=inf)
+        return None if first == inf else first
 
     def windows(self, newer: timedelta, older: timedelta | None) -> list[tuple[Lane, datetime, Mark]]:
         """For each lane the stretch from ``newer`` to ``older`` before its mark: its lower end, and its upper end."""
@@ -198,20 +204,19 @@ class Lanes:
             self._served.clear()
         return state
 
-    def _of(self, serves: Serves) -> list[tuple[Lane, _State]]:
-        """The lanes that a class of sessions can run, by priority. Found out once: with hundreds of lanes each claim would pay for it."""
-        lanes = self._served.get(serves)
-        if lanes is None:
+    def _of(self, serves: Serves) -> list[list[tuple[Lane, _State]]]:
+        """The lanes that a class of sessions can run, rank by rank. Found out once: with hundreds of lanes each claim would pay for it."""
+        ranks = self._served.get(serves)
+        if ranks is None:
             if len(self._served) >= MOST_CLASSES:
                 self._served.clear()
             types, queues = {name for name, _, _ in serves.defaults}, serves.queues
-            mine = [item for item in self._lanes.items() if item[0].task_type in types and (queues is None or item[0].queue in queues)]
-            lanes = self._served[serves] = sorted(mine, key=_priority)
-        return lanes
-
-
-def _priority(item: tuple[Lane, _State]) -> int:
-    return item[0].priority
+            by_priority: dict[int, list[tuple[Lane, _State]]] = {}
+            for lane, state in self._lanes.items():
+                if lane.task_type in types and (queues is None or lane.queue in queues):
+                    by_priority.setdefault(lane.priority, []).append((lane, state))
+            ranks = self._served[serves] = [rank for _, rank in sorted(by_priority.items())]
+        return ranks
 
 
 def _back(time: datetime, by: timedelta) -> datetime:
