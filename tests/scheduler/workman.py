@@ -64,9 +64,13 @@ class Workman:
 
     async def say(self, address: str, first: WorkerMessage) -> None:
         """Open a Work stream that begins with ``first``."""
+        await self.open(address)
+        await self.work.send_message(first)
+
+    async def open(self, address: str) -> None:
+        """Open a Work stream and say nothing."""
         method = StreamStreamMethod(self._line("work", address), "/taskrunner.v1.Scheduler/Work", WorkerMessage, SchedulerMessage)
         self.work = await method.open().__aenter__()  # never left in good order: the connection is cut
-        await self.work.send_message(first)
 
     async def hear(self) -> SchedulerMessage:
         try:

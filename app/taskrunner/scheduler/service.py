@@ -21,6 +21,7 @@ from taskrunner.scheduler.settler import Settler
 from taskrunner.settings import Settings
 from taskrunner.store.sessions import Accepted, Introduction, Sessions
 from taskrunner.wire import columns
+from taskrunner.wire.codec import BadMessage
 from taskrunner.wire.pb.taskrunner.v1 import BeatReply, BeatRequest, Hello, SchedulerMessage, Welcome, WorkerMessage
 
 log = structlog.get_logger()
@@ -56,8 +57,11 @@ class SchedulerService:
 
     async def work(self, stream: WorkStream) -> None:
         """A Work stream, from Hello to its end."""
-        async with asyncio.timeout(FIRST_MESSAGE):
-            first = await stream.recv_message()
+        try:
+            async with asyncio.timeout(FIRST_MESSAGE):
+                first = await stream.recv_message()
+        except TimeoutError:
+            raise GRPCError(Code.DEADLINE_EXCEEDED, f"no Hello within {FIRST_MESSAGE:g} seconds") from None
         session = await self._welcome(stream, first.hello if first else None)
         if session is None:
             return
@@ -122,6 +126,7 @@ class SchedulerService:
 
     async def _read(self, session: Session, stream: WorkStream) -> None:
         while (message := await stream.recv_message()) is not None:
+            await self._settler.room.wait()
             if (outcomes := message.outcomes) is not None:
                 session.outstanding -= self._settler.report(session, outcomes)
                 self._dispatcher.wake()
@@ -179,7 +184,7 @@ class SchedulerService:
         session: UUID | None = None
         first = True
         try:
-            while (request := await stream.recv_message()) is not None:
+            while (request := await self._heard(stream, silent=session is None)) is not None:
                 session = UUID(bytes=request.session)
                 self._leases.beating[session] += first
                 first = False
@@ -190,16 +195,23 @@ class SchedulerService:
                     here.lag = request.lag
                 alive = await self._leases.beat(session)
                 ids, epochs = self._leases.cancels.get(session, (b"", b""))
-                await stream.send_message(
-                    BeatReply(over=not alive, cancel_ids=ids, cancel_epochs=epochs, drain=session in self._leases.draining)
-                )
-        except (StreamTerminatedError, ConnectionError):
+                reply = BeatReply(over=not alive, cancel_ids=ids, cancel_epochs=epochs, drain=session in self._leases.draining)
+                async with asyncio.timeout(self._settings.lease / 3):
+                    await stream.send_message(reply)
+        except (StreamTerminatedError, ConnectionError, TimeoutError):
             return
+        except BadMessage:
+            raise
         except ValueError:
             raise GRPCError(Code.INVALID_ARGUMENT, "a session is 16 bytes") from None
         finally:
             if session is not None:
                 self._leases.lost_beat(session)
+
+    async def _heard(self, stream: BeatStream, *, silent: bool) -> BeatRequest | None:
+        """The next beat. Raises TimeoutError for a stream that begins without one, or whose session has been silent for a lease."""
+        async with asyncio.timeout(FIRST_MESSAGE if silent else self._settings.lease):
+            return await stream.recv_message()
 
     async def stop(self, grace: float) -> None:
         """Take nobody on any more, send everybody elsewhere, and wait until they have gone, for ``grace`` seconds at most."""

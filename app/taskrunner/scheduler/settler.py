@@ -23,6 +23,7 @@ T = TypeVar("T")
 LONGEST_DELAY = 366 * 86_400.0
 LONGEST_MESSAGE = 500  # characters of progress
 MOST = 1_000  # tasks in one statement, unless a single message has more
+MOST_HELD = 64 << 20  # bytes that wait to be written; beyond that no stream is read until half of them are
 
 KINDS = {
     Outcome.COMPLETED: COMPLETED,
@@ -39,6 +40,7 @@ class _Report:
     session: Session
     outcomes: Outcomes
     n: int
+    size: int
 
 
 class Settler:
@@ -53,6 +55,9 @@ class Settler:
         self._reports: dict[Kind, deque[_Report]] = {kind: deque() for kind in (COMPLETED, ERROR, GIVEN_BACK, CANCELLED)}
         self._started: list[tuple[Session, Started]] = []
         self._progress: list[tuple[Session, Progress]] = []
+        self._held = 0
+        self.room = asyncio.Event()  # for more
+        self.room.set()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -60,7 +65,9 @@ class Settler:
     def report(self, session: Session, outcomes: Outcomes) -> int:
         """Take a worker's outcomes; how many. Raises ValueError for columns of different lengths."""
         n = _check(outcomes)
-        self._reports[KINDS.get(outcomes.outcome, ERROR)].append(_Report(session, outcomes, n))
+        size = len(outcomes.ids) + sum(sum(map(len, column)) for column in (outcomes.results, outcomes.errors, outcomes.tracebacks))
+        self._reports[KINDS.get(outcomes.outcome, ERROR)].append(_Report(session, outcomes, n, size))
+        self._hold(size)
         self._idle.clear()
         self._wake.set()
         return n
@@ -70,6 +77,7 @@ class Settler:
         if len(started.ids) // columns.ID != len(started.epochs) / columns.EPOCH or len(started.ids) % columns.ID:
             raise ValueError("the columns of Started have different lengths")
         self._started.append((session, started))
+        self._hold(len(started.ids))
         self._wake.set()
 
     def progress(self, session: Session, progress: Progress) -> None:
@@ -78,7 +86,15 @@ class Settler:
         if (len(progress.ids), len(progress.epochs), len(progress.fractions)) != (n * columns.ID, n * columns.EPOCH, n * 4):
             raise ValueError("the columns of Progress have different lengths")
         self._progress.append((session, progress))
+        self._hold(_size(progress))
         self._wake.set()
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        if self._held > MOST_HELD:
+            self.room.clear()
+        elif self._held <= MOST_HELD // 2:
+            self.room.set()
 
     async def flushed(self) -> None:
         """Return when everything that was reported is written."""
@@ -103,16 +119,18 @@ class Settler:
             owners = [(session, len(one.ids) // columns.ID) for session, one in started]
             await self._settling.start(b"".join(s.ids for _, s in started), b"".join(s.epochs for _, s in started), _owners(owners))
             del self._started[: len(started)]
+            self._hold(-sum(len(one.ids) for _, one in started))
             self._committed([])  # who ran one that lost a worker before may get more of them
         if self._progress:
             said, self._progress = self._progress, []  # what an error here loses was most likely not the last word
+            self._hold(-sum(_size(one) for _, one in said))
             await self._settling.progress(_said(said))
         for kind, queue in self._reports.items():
             if queue:
                 reports = _next(queue)
                 await self._settle(kind, reports)
                 for _ in reports:
-                    queue.popleft()
+                    self._hold(-queue.popleft().size)
 
     async def _settle(self, kind: Kind, reports: list[_Report]) -> None:
         batch = _batch(reports)
@@ -186,6 +204,10 @@ def _owners(reports: Sequence[tuple[Session, int]]) -> bytes:
     if len({session.id for session, _ in reports}) == 1:
         return reports[0][0].id.bytes
     return b"".join(session.id.bytes * n for session, n in reports)
+
+
+def _size(progress: Progress) -> int:
+    return len(progress.ids) + sum(map(len, progress.messages))
 
 
 def _said(said: Sequence[tuple[Session, Progress]]) -> Said:

@@ -1,7 +1,7 @@
 """The claim connection: takes due tasks for free seats, and finds out what is due next."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -58,6 +58,38 @@ class Claimed:
     payloads: list[bytes]
     backoffs: list[bytes]  # JSON, empty where the task has none; no list at all where no task has one
     traceparents: bytes  # zeros where the task has none; empty where no task has one
+
+    def parts(self, most: int) -> Iterator["Claimed"]:
+        """The same in pieces with at most ``most`` bytes of payloads each, or one task."""
+        if sum(map(len, self.payloads)) <= most:
+            yield self
+            return
+        low = size = 0
+        for n, payload in enumerate(self.payloads):
+            if n > low and size + len(payload) > most:
+                yield _part(self, low, n)
+                low, size = n, 0
+            size += len(payload)
+        yield _part(self, low, self.n)
+
+
+def _part(one: Claimed, low: int, high: int) -> Claimed:
+    def cut(blob: bytes, width: int) -> bytes:
+        return blob[low * width : high * width]
+
+    return replace(
+        one,
+        n=high - low,
+        ids=cut(one.ids, 16),
+        epochs=cut(one.epochs, 8),
+        attempts=cut(one.attempts, 4),
+        max_attempts=cut(one.max_attempts, 4),
+        timeouts=cut(one.timeouts, 4),
+        run_ats=cut(one.run_ats, 8),
+        payloads=one.payloads[low:high],
+        backoffs=one.backoffs[low:high],
+        traceparents=cut(one.traceparents, len(UNTRACED)),
+    )
 
 
 class Claims:

@@ -7,6 +7,7 @@ tenth of that. The bytes are the same protobuf.
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
+from grpclib import GRPCError, Status
 from grpclib.encoding.proto import ProtoCodec
 
 from taskrunner.wire.pb.taskrunner.v1 import Outcomes, SchedulerMessage, Tasks, WorkerMessage
@@ -48,6 +49,16 @@ def _heads(tag: int) -> list[bytes]:
     return [bytes((tag,)) + varint(n) for n in range(SHORT)]
 
 
+class BadMessage(GRPCError, ValueError):
+    """A message that cannot be taken. On a server the peer hears INVALID_ARGUMENT and the reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(Status.INVALID_ARGUMENT, reason)
+
+    def __str__(self) -> str:
+        return self.message or ""
+
+
 class Codec(ProtoCodec):
     """For both ends of a Work stream; all other messages are betterproto2's."""
 
@@ -73,7 +84,13 @@ class Codec(ProtoCodec):
         return bytes((column.outer,)) + varint(len(body)) + body
 
     def decode(self, data: bytes, message_type: Any) -> Any:
-        """The message that ``data`` holds. Raises ValueError when it is torn."""
+        """The message that ``data`` holds. Raises BadMessage when it is torn, or none at all."""
+        try:
+            return self._decode(data, message_type)
+        except Exception as error:  # noqa: BLE001 — betterproto2 raises many things at strange bytes, not all of them on purpose
+            raise BadMessage(f"the message is not understood: {error or type(error).__name__}") from None
+
+    def _decode(self, data: bytes, message_type: Any) -> Any:
         column = COLUMNS.get(message_type)
         if column and data and data[0] == column.outer:
             length, at = _varint(data, 1)

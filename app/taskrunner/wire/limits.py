@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from grpclib import GRPCError
-from grpclib import Status as Code
 from grpclib.config import Configuration
 from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
 from grpclib.utils import Wrapper
@@ -17,6 +15,7 @@ from h2.events import RequestReceived, StreamReset
 from h2.settings import SettingCodes
 
 from taskrunner.kit.sockets import watch_peer
+from taskrunner.wire.codec import BadMessage
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ MOST_STREAMS = 16  # of one connection at a time; a worker has one, a curious pe
 MOST_BEGUN = 200  # streams that a connection may begin within PERIOD
 PERIOD = 5.0  # seconds; a connection on which nothing goes on for so long is closed
 MOST_UNSENT = 1 << 20  # bytes of answers to pings and the like that a peer may leave unread
-HEAD = 5  # bytes before each message: a flag and the length
+FRAME = 9  # bytes before each frame
 
 # grpclib's pings cannot find a dead peer, and would keep a closed connection in memory until the next one is due.
 QUIET = Configuration(_keepalive_time=None)
@@ -37,15 +36,15 @@ class CappedStream(Stream):
     _in_head = True
 
     async def recv_data(self, size: int) -> bytes:
-        """The next ``size`` bytes: grpclib asks for a head and for a body by turns. Raises GRPCError."""
+        """The next ``size`` bytes: grpclib asks for a head and for a body by turns. Raises BadMessage."""
         if size > MOST_BYTES:
-            raise GRPCError(Code.RESOURCE_EXHAUSTED, f"a message may have {MOST_BYTES >> 20} MiB, and this one says {size:,} bytes")
+            raise BadMessage(f"a message may have {MOST_BYTES >> 20} MiB, and this one says {size:,} bytes")
         try:
             data = await super().recv_data(size)
         except AssertionError:
-            raise GRPCError(Code.INVALID_ARGUMENT, "the message ends before the length that it gave") from None
+            raise BadMessage("the message ends before the length that it gave") from None
         if self._in_head and data[:1] not in (b"", b"\0"):
-            raise GRPCError(Code.UNIMPLEMENTED, "messages must not be compressed")
+            raise BadMessage("messages must not be compressed")
         self._in_head = not self._in_head
         return data
 
@@ -131,8 +130,14 @@ class ServerProtocol(CappedProtocol):
         except Exception as error:  # noqa: BLE001 — h2 and grpclib raise many things at hostile frames, and the loop would log each
             log.debug("hung up on a peer that does not speak HTTP/2: %r", error)
             self.processor.close("not understood")
-        if not self.connection.is_closing() and self.connection._transport.get_write_buffer_size() > MOST_UNSENT:  # noqa: SLF001 — as above
-            self.connection._transport.abort()  # noqa: SLF001 — as above
+            return
+        if self.connection.is_closing():
+            return
+        h2, transport = self.connection._connection, self.connection._transport  # noqa: SLF001 — as above
+        if len(h2.incoming_buffer._data) > h2.max_inbound_frame_size + FRAME:  # noqa: SLF001 — h2 would gather all 16 MiB of it first
+            self.processor.close("a frame is too long")
+        elif transport.get_write_buffer_size() > MOST_UNSENT:
+            transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is over."""
