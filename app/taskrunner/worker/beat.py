@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import structlog
 from grpclib.client import Stream, StreamStreamMethod
+from grpclib.exceptions import StreamTerminatedError
 
 from taskrunner.kit.trace import Tracer
 from taskrunner.settings import Settings
@@ -61,6 +62,7 @@ class Beat:
         self._closed = False
         self._trouble = ""  # what was logged last
         self._last: Place | None = None
+        self._again: Place | None = None  # who had answered when the connection broke
         self._probed: float | None = None  # when the worker's loop was asked for a sign and has not given it
         self.ended: asyncio.Future[None] = self._worker_loop.create_future()
 
@@ -127,11 +129,16 @@ class Beat:
             if (trouble := said(broken)) != self._trouble:
                 log.warning("the beat got no answer", scheduler=place and str(place), error=trouble)
             self._trouble = trouble
+            self._again = place if answered.is_set() and broken.subgroup((ConnectionError, StreamTerminatedError)) else None
         return answered.is_set()
 
     async def _choose(self) -> Place:
+        """Another scheduler than the last one. After a break first the same: it saw the connection end and counts half a second, while
+        another one may hang.
+        """
         places = await find_places(self._addresses)
-        self._last = next((one for one in places if one != self._last), places[0])
+        again, self._again = self._again, None
+        self._last = again if again in places else next((one for one in places if one != self._last), places[0])
         return self._last
 
     async def _beat(self, served: Served, place: Place, answered: asyncio.Event) -> None:
@@ -140,7 +147,8 @@ class Beat:
             calling(channel, Tracer() if self._settings.traces else None),
             StreamStreamMethod(channel, METHOD, BeatRequest, BeatReply).open() as stream,
         ):
-            await stream.send_request()
+            async with asyncio.timeout(served.beat):  # it connects, and an address that is gone does not even refuse
+                await stream.send_request()
             reply = self._receive(stream)
             try:
                 while not self._closed and self._served is served:
