@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import importlib.metadata
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import structlog
 from pydantic import SecretStr, ValidationError
 
 from taskrunner.commands.arguments import NOUNS, add_actions, add_json, add_tokens, add_top
+from taskrunner.commands.codes import Arguments
 from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.kit.log import configure
 from taskrunner.settings import Settings, env_name, flag, unknown_variables
@@ -24,6 +26,7 @@ ABOUT = "Runs tasks when their time has come: HTTP API, scheduler and worker in 
 COMMANDS = {
     **NOUNS,
     "top": "show what waits and runs now, again and again",
+    "doctor": "look for what is wrong with the database and what is around it: 0 healthy, 1 warnings, 2 critical",
     "token": "make, list and revoke tokens of the HTTP API, straight in the database",
     "migrate": "change the schema by hand: up, down, status, or new NAME",
     "health": "ask the roles that run with these settings; 0 when all are ready",
@@ -35,7 +38,12 @@ ACTIONS = {
     "status": "list the files and when each was applied",
     "new": "write an empty file for NAME",
 }
+ALONE = ("top", "doctor", "health", "version")  # without actions
 ASKED = ("roles", "http_host", "http_port", "scheduler_host", "scheduler_port", "worker_host", "worker_port")
+EXAMINED = (
+    *("db_dsn", "data_dir", "scheduler_address", "scheduler_host", "scheduler_port", "api_url", "api_token"),
+    *("tls_cert", "tls_key", "tls_ca", "lease", "cancel_grace", "retention"),
+)
 KINDS: dict[Any, str] = {float: "SECONDS", int: "NUMBER", Path: "FOLDER"}
 
 
@@ -52,27 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(MISUSED, *(_misfit(detail) for detail in error.errors()))
     for name, near in unknown_variables(os.environ).items():
         _say(0, f"warning: {name} is no setting" + (f"; did you mean {near}?" if near else ""))
-    match arguments["command"]:
-        case "migrate":
-            return _migrate(settings, arguments["action"], arguments.get("name"), arguments["directory"])
-        case "health":
-            return _health(settings)
-        case "task" | "worker" | "queue" | "type" | "top" | "token" as command:
-            if command == "token":
-                from taskrunner.commands.tokens import run
-            else:
-                from taskrunner.commands.calling import run
-
-            return run(settings, arguments, _say)
-        case "version":
-            return _version()
-    return _serve(settings)
+    named = {None: _serve, "migrate": _migrate, "token": _token, "health": _health, "doctor": _doctor, "version": _version}
+    return named.get(arguments["command"], _call)(settings, arguments)
 
 
 # ── what can be asked for ──
 
 
-def _serve(settings: Settings) -> int:
+def _serve(settings: Settings, _: Arguments) -> int:
     from taskrunner import process
 
     configure(settings.log_level, settings.log_format)
@@ -87,21 +82,27 @@ def _serve(settings: Settings) -> int:
     return 0
 
 
-def _migrate(settings: Settings, action: str, name: str | None, directory: Path | None) -> int:
+def _migrate(settings: Settings, arguments: Arguments) -> int:
     from taskrunner.process import database
     from taskrunner.store import migrate
 
     configure(settings.log_level, settings.log_format or "text")
+    directory, as_json = arguments["directory"], arguments["json"]
     actions = {"up": migrate.up, "down": migrate.down, "status": migrate.status}
 
     async def act() -> None:
         async with database(settings) as found:
-            lines = [str(migration) for migration in await actions[action](found.dsn, directory)]
-            sys.stdout.write("\n".join(lines or ["nothing to do"]) + "\n")
+            done = await actions[arguments["action"]](found.dsn, directory)
+        for one in done:
+            at = one.applied_at and f"{one.applied_at.isoformat()}Z"
+            _answer(str(one), {"version": one.version, "name": one.name, "applied_at": at}, as_json=as_json)
+        if not done and not as_json:
+            sys.stdout.write("nothing to do\n")
 
     try:
-        if name is not None:
-            sys.stdout.write(f"{migrate.new(directory or Path('schema'), name)}\n")
+        if arguments["action"] == "new":
+            path = migrate.new(directory or Path("schema"), arguments["name"])
+            _answer(str(path), {"file": str(path)}, as_json=as_json)
         else:
             asyncio.run(act())
     except Exception as error:  # noqa: BLE001 — the command ends here, and one sentence says why
@@ -109,19 +110,46 @@ def _migrate(settings: Settings, action: str, name: str | None, directory: Path 
     return 0
 
 
-def _health(settings: Settings) -> int:
+def _health(settings: Settings, arguments: Arguments) -> int:
     from taskrunner.health import troubles
 
     found = asyncio.run(troubles(settings))
+    if arguments["json"]:
+        _answer("", {"ready": not found, "troubles": found}, as_json=True)
+        return FAILED if found else 0
     return _say(FAILED, *found) if found else 0
 
 
-def _version() -> int:
-    sys.stdout.write(f"taskrunner {importlib.metadata.version('taskrunner')}\n")
+def _doctor(settings: Settings, arguments: Arguments) -> int:
+    from taskrunner.commands.doctor.report import run
+
+    return run(settings, arguments)
+
+
+def _call(settings: Settings, arguments: Arguments) -> int:
+    from taskrunner.commands.calling import run
+
+    return run(settings, arguments, _say)
+
+
+def _token(settings: Settings, arguments: Arguments) -> int:
+    from taskrunner.commands.tokens import run
+
+    configure(settings.log_level, settings.log_format or "text")
+    return run(settings, arguments, _say)
+
+
+def _version(_: Settings, arguments: Arguments) -> int:
+    version = importlib.metadata.version("taskrunner")
+    _answer(f"taskrunner {version}", {"version": version}, as_json=arguments.get("json", False))
     return 0
 
 
 # ── words ──
+
+
+def _answer(words: str, document: Mapping[str, Any], *, as_json: bool) -> None:
+    sys.stdout.write((json.dumps(document) if as_json else words) + "\n")
 
 
 def _say(code: int, *sentences: str) -> int:
@@ -170,17 +198,20 @@ def _parser() -> argparse.ArgumentParser:
     made = {name: commands.add_parser(name, help=about, description=about, **setup) for name, about in COMMANDS.items()}
     for name, command in made.items():
         command.set_defaults(command=name)
+        if name in ALONE:
+            add_json(command)
     _add_settings(parser, *Settings.model_fields)
     _add_settings(made["health"], *ASKED)
     for noun in NOUNS:
         add_actions(noun, made[noun], setup, lambda one: _add_settings(one, "api_url", "api_token"))
-    add_json(made["top"])
     add_top(made["top"])
     _add_settings(made["top"], "api_url", "api_token")
+    _add_settings(made["doctor"], *EXAMINED)
     add_tokens(made["token"], setup, lambda one: _add_settings(one, "db_dsn", "data_dir"))
     actions = made["migrate"].add_subparsers(dest="action", metavar="ACTION", required=True)
     for action, about in ACTIONS.items():
         one = actions.add_parser(action, help=about, description=about, **setup)
+        add_json(one)
         one.add_argument("--directory", type=Path, default=None, metavar="FOLDER", help="Goose files; without it those of this version")
         if action == "new":
             one.add_argument("name", metavar="NAME")

@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from api.door import Api, answers, opened, until
 from commands.shell import Do
+from commands.ward import OPTIONS, Bed, bed, prepare
 
 from taskrunner.cli import main
+from taskrunner.store.embedded import Embedded, embedded_postgres
 
 
 @pytest.fixture
@@ -39,3 +43,16 @@ def do(run: Do) -> Do:
         return await run("task", *argv)
 
     return act
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def ward(tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path | None) -> AsyncIterator[Embedded]:
+    async with embedded_postgres(tmp_path_factory.mktemp("ward"), options=OPTIONS, binaries=postgres_bin) as server:
+        await prepare(server)
+        yield server
+
+
+@pytest.fixture
+async def patient(ward: Embedded) -> AsyncIterator[Bed]:
+    async with bed(ward) as it:
+        yield it

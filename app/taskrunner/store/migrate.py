@@ -200,6 +200,8 @@ async def _applied(connection: Connection) -> dict[int, datetime]:
         rows = await (await connection.execute(APPLIED)).fetchall()
     except errors.UndefinedTable:
         return {}
+    except errors.InsufficientPrivilege as error:
+        raise ConfigurationError("this role may not read goose_db_version: GRANT it SELECT, or take another role in DB_DSN") from error
     return {version: at for version, at, is_applied in rows if is_applied}
 
 
