@@ -13,6 +13,8 @@ class WrongClock:
     """``environment`` makes a process tell the time wrongly, by as many seconds as ``set`` said last. Needs a C compiler."""
 
     def __init__(self, folder: Path, name: str, offset: float = 0.0) -> None:
+        for parent in (folder, *folder.parents[:2]):  # PostgreSQL runs as somebody else
+            parent.chmod(parent.stat().st_mode | 0o055)
         library = folder / "wrongclock.so"
         self._file = folder / f"{name}.clock"
         self._file.write_bytes(struct.pack("d", offset))
