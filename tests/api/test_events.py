@@ -14,7 +14,7 @@ from aiohttp import ClientResponse, ClientTimeout
 from api.door import Api, answers, problem, until
 
 from taskrunner.api import events
-from taskrunner.api.feed import BUFFER, Listener, cursor_of, place_of
+from taskrunner.api.feed import BUFFER, GLIMPSE, Listener, cursor_of, place_of
 from taskrunner.api.filters import EventQuery
 from taskrunner.api.role import serve
 from taskrunner.domain.lifecycle import Status
@@ -87,6 +87,25 @@ async def test_live_tasks_are_sampled(api: Api) -> None:
         await api.hold(task["id"])
         (event,) = await heard(running, 1, "live")
     assert (event["id"], event["status"], event["attempt"], event["cursor"]) == (task["id"], "RUNNING", 1, None)
+
+
+async def test_a_sample_is_small_however_much_happens_and_takes_nothing_from_those_who_want_all(api: Api) -> None:
+    """Alone it is read in glimpses, and what lies between is skipped; beside others it is cut off what they read."""
+    await api.make_leaves()
+    made = "insert into tasks (task_type, payload, status, finished_at) select 'x', '{}', 'COMPLETED', clock_timestamp() from generate_series(1, %s)"
+    async with listening(api, "?sample=true&status=COMPLETED,CANCELLED") as some:
+        await until(lambda: asked(api, "from tasks_finished"))
+        await api.sql(made, 4 * GLIMPSE)
+        first = await heard(some, GLIMPSE)
+        assert {event["cursor"] for event in first} == {None}
+        last = await cancelled(api)
+        assert [event["id"] for event in await heard(some, 1)] == [last]
+        async with listening(api, "?status=COMPLETED") as everything:
+            await api.sql(made, 4 * GLIMPSE)
+            assert len({event["id"] for event in await heard(everything, 4 * GLIMPSE)}) == 4 * GLIMPSE
+            await heard(some, GLIMPSE)
+            last = await cancelled(api)
+            assert [event["id"] for event in await heard(some, 1)] == [last]
 
 
 async def asked(api: Api, words: str) -> bool:

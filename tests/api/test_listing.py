@@ -99,3 +99,19 @@ async def test_broken_utf8_in_a_query_breaks_nothing(api: Api) -> None:
     for query in ("task_type=%FF", "queue=%ED%A0%80", "tag=%ED%A0%80", "%FF=1", "%ED%A0%80=1"):
         async with api.http.get(URL(f"/api/tasks?{query}", encoded=True)) as answer:
             assert answer.status in (200, 400)
+
+
+async def test_what_fits_is_counted_as_far_as_anyone_reads(api: Api) -> None:
+    async def counted(query: str) -> dict[str, Any]:
+        async with api.http.get(f"/api/tasks/count{query}") as answer:
+            assert answer.status == 200, await answer.text()
+            return dict(await answer.json())
+
+    done, *_ = [await api.create(queue=queue) for queue in ("q", "q", "p")]
+    await api.finish(done["id"])
+    assert await counted("") == {"count": 3, "complete": True}
+    assert await counted("?queue=q&status=PENDING") == {"count": 1, "complete": True}
+    await api.sql("insert into tasks_live (task_type, queue, payload) select 'x', 'many', '{}' from generate_series(1, 10001)")
+    assert await counted("?queue=many") == {"count": 10_000, "complete": False}
+    async with api.http.get("/api/tasks/count?limit=5") as answer:
+        assert (await problem(answer))["detail"].startswith("limit is not a parameter")

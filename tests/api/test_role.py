@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from api.door import Api, answers, opened, problem, until
 
+from taskrunner.api.page import FILES
 from taskrunner.api.role import serve
 from taskrunner.domain.errors import ConfigurationError
 from taskrunner.settings import Settings
@@ -141,12 +142,12 @@ async def test_waits_end_when_the_service_stops(api: Api) -> None:
             assert (answer.status, (await answer.json())["status"]) == (200, "PENDING")
 
 
-PAGES = {"/": ("/app.js", "/style.css"), "/api/docs": ("/api/docs.js", "/api/docs.css")}
+PAGES = {"/": ("/ui/main.js", "/style.css", "/views.css"), "/api/docs": ("/api/docs.js", "/api/docs.css")}
 KINDS = {".js": "text/javascript", ".css": "text/css"}
 
 
 async def test_the_page_cannot_run_what_is_injected_into_it(api: Api) -> None:
-    for path in (path for page, parts in PAGES.items() for path in (page, *parts)):
+    for path in FILES:
         async with api.http.get(path) as answer:
             kind = KINDS.get(PurePosixPath(path).suffix, "text/html")
             assert (answer.status, answer.content_type, answer.charset) == (200, kind, "utf-8")
@@ -165,10 +166,15 @@ async def test_the_page_keeps_to_its_policy(api: Api, page: str) -> None:
             text[path] = await answer.text()
     html, script = text[page], text[PAGES[page][0]]
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", html)
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", script)
-    links = {url for url in re.findall(r'(?:src|href)="([^"]+)"', html) if not url.startswith("data:")}
-    assert links - {"/api/openapi.json"} == set(PAGES[page])
-    assert set(re.findall(r'byId\("([\w-]+)"\)', script)) <= set(re.findall(r'id="([\w-]+)"', html))
+    links = {url for url in re.findall(r'(?:src|href)="([^"]+)"', html) if not url.startswith(("data:", "#"))}
+    assert links - {"/api/openapi.json", "/api/docs"} == set(PAGES[page])
+    assert set(re.findall(r'(?:byId|getElementById)\("([\w-]+)"\)', script)) <= set(re.findall(r'id="([\w-]+)"', html))
+
+
+async def test_no_script_makes_markup_of_text(api: Api) -> None:
+    for path in (path for path in FILES if path.endswith(".js")):
+        async with api.http.get(path) as answer:
+            assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", await answer.text()), path
 
 
 async def test_every_route_answers_head_where_it_answers_get(api: Api) -> None:

@@ -4,8 +4,10 @@ from aiohttp import web
 
 from taskrunner.api.access import caller_of
 from taskrunner.api.documents import answer, task_document
-from taskrunner.api.filters import PageQuery, cursor_after, read_query
+from taskrunner.api.filters import Filter, PageQuery, cursor_after, read_query
 from taskrunner.store.tasks import Store
+
+COUNTED = 10_000
 
 
 async def list_tasks(request: web.Request, store: Store) -> web.Response:
@@ -19,3 +21,9 @@ async def list_tasks(request: web.Request, store: Store) -> web.Response:
         url = request.rel_url.update_query(cursor=following)
         headers["Link"] = f'<{url.raw_path_qs}>; rel="next"'
     return answer({"items": [task_document(task, caller) for task in page], "next_cursor": following}, headers=headers)
+
+
+async def count_tasks(request: web.Request, store: Store) -> web.Response:
+    """How many tasks fit, as far as COUNTED. One more is looked for: it tells whether there are more."""
+    found = await store.count(read_query(Filter, request.query).tasks(limit=COUNTED + 1))
+    return answer({"count": min(found, COUNTED), "complete": found <= COUNTED})

@@ -76,6 +76,13 @@ class TaskPage(TypedDict):
     next_cursor: str | None
 
 
+class Count(TypedDict):
+    """How many tasks fit. ``complete`` is false where there are more than were counted."""
+
+    count: int
+    complete: bool
+
+
 class NewTaskRow(TypedDict):
     """What became of one task of a batch."""
 

@@ -11,9 +11,9 @@ from taskrunner.api.creating import IDEMPOTENCY_KEY, IN_FLIGHT, KEY_REUSED, REPL
 from taskrunner.api.creator import Creator
 from taskrunner.api.documents import answer, attempts_document, etag, task_document
 from taskrunner.api.errors import not_found
-from taskrunner.api.filters import PageQuery, parameters_of
+from taskrunner.api.filters import Filter, PageQuery, parameters_of
 from taskrunner.api.imports import import_tasks, is_stream
-from taskrunner.api.listing import list_tasks
+from taskrunner.api.listing import count_tasks, list_tasks
 from taskrunner.api.reading import Reader
 from taskrunner.api.requests import PREFER, WAIT, task_id, wait_of
 from taskrunner.api.routes import CONFLICT, INVALID, JSON, NDJSON, NO_TASK, TASK_ID, TOO_SLOW, Answer, Body, Route
@@ -66,6 +66,15 @@ class Tasks:
                 answers={200: Answer("a page", shapes.TaskPage, headers={"Link": "the next page, if there is one"})},
             ),
             Route(
+                method="GET",
+                path="/api/tasks/count",
+                handler=self.count,
+                group="tasks",
+                scope=Scope.READ,
+                parameters=parameters_of(Filter),
+                answers={200: Answer("the count", shapes.Count)},
+            ),
+            Route(
                 method="POST",
                 path="/api/tasks/batch",
                 handler=self.create_batch,
@@ -107,6 +116,10 @@ class Tasks:
     async def page(self, request: web.Request) -> web.Response:
         """A page of tasks, newest first."""
         return await list_tasks(request, self._store)
+
+    async def count(self, request: web.Request) -> web.Response:
+        """How many tasks fit, counted up to 10,000: what a bulk operation would be about."""
+        return await count_tasks(request, self._store)
 
     async def get(self, request: web.Request) -> web.Response:
         """The task with its failed attempts; with ``wait``, once it is finished or the time is over."""

@@ -234,17 +234,28 @@ class Store:
 
     async def list(self, which: TaskFilter) -> list[Task]:
         """Tasks that fit, newest first."""
-        parameters = {
-            "limit": which.limit,
-            "before": which.before,
-            "statuses": [status.value for status in which.statuses] or None,
-            "task_type": which.task_type,
-            "queue": which.queue,
-            "tags": [*which.tags] or None,
-            "created_after": which.created_after,
-            "created_before": which.created_before,
-            "error": which.error,
-        }
+        parameters = _words(which) | {"before": which.before}
         with translated():
             async with self.pool.connection() as connection, connection.cursor(row_factory=class_row(Task)) as cursor:
                 return await (await cursor.execute(sql("list_tasks"), parameters, prepare=False)).fetchall()
+
+    async def count(self, which: TaskFilter) -> int:
+        """How many tasks fit; at most ``which.limit`` are counted."""
+        with translated():
+            async with self.pool.connection() as connection:
+                row = await (await connection.execute(sql("count_matching"), _words(which), prepare=False)).fetchone()
+        assert row is not None  # an aggregate
+        return int(row[0])
+
+
+def _words(which: TaskFilter) -> dict[str, Any]:
+    return {
+        "limit": which.limit,
+        "statuses": [status.value for status in which.statuses] or None,
+        "task_type": which.task_type,
+        "queue": which.queue,
+        "tags": [*which.tags] or None,
+        "created_after": which.created_after,
+        "created_before": which.created_before,
+        "error": which.error,
+    }

@@ -81,6 +81,10 @@ select {task} from tasks
 where (%(before)s::uuid is null or id < %(before)s) and {matching}
 order by id desc limit %(limit)s
 
+-- name: count_matching
+-- As far as the limit: a count of all may take long, and nobody reads its last digits.
+select count(*) from (select from tasks where {matching} limit %(limit)s) found
+
 -- name: finished_tasks
 select coalesce(string_agg(uuid_send(a.id), ''), '') from unnest(%(ids)b::uuid[]) a (id)
 where not exists (select from tasks_live t where t.id = a.id)
