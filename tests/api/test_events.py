@@ -92,7 +92,10 @@ async def test_live_tasks_are_sampled(api: Api) -> None:
 async def test_a_sample_is_small_however_much_happens_and_takes_nothing_from_those_who_want_all(api: Api) -> None:
     """Alone it is read in glimpses, and what lies between is skipped; beside others it is cut off what they read."""
     await api.make_leaves()
-    made = "insert into tasks (task_type, payload, status, finished_at) select 'x', '{}', 'COMPLETED', clock_timestamp() from generate_series(1, %s)"
+    made = (
+        "insert into tasks (task_type, payload, status, finished_at) "
+        "select 'x', '{}', 'COMPLETED', clock_timestamp() from generate_series(1, %s)"
+    )
     async with listening(api, "?sample=true&status=COMPLETED,CANCELLED") as some:
         await until(lambda: asked(api, "from tasks_finished"))
         await api.sql(made, 4 * GLIMPSE)
