@@ -73,8 +73,9 @@ bench: $(VENV)/.dev ## every figure of the README, about 5 minutes on an idle ma
 bench-peers: $(VENV)/.dev ## draining beside graphile-worker, pgqueuer and procrastinate; needs node and npm
 	$(BIN)/python tests/bench/run.py --peers --json .cache/bench/peers.json
 
-bench-growth: $(VENV)/.dev ## what a claim costs with 10,000,000 rows, 500 queues, 200 workers, an old snapshot; about 40 minutes
-	$(BIN)/python tests/bench/growth.py
+bench-growth: $(VENV)/.dev ## what a task costs beside 10,000,000 rows, 500 queues, 200 workers, an old snapshot, with curves; about 30 minutes
+	$(BIN)/python tests/bench/growth.py --json .cache/bench/growth.json; status=$$?; \
+	$(BIN)/python tests/bench/curves.py .cache/bench/growth.json docs/pictures/growth.svg; exit $$status
 
 build: $(VENV)/.dev ## wheel and sdist into dist/
 	$(BIN)/python -m hatchling build

@@ -11,9 +11,9 @@ insert into tasks_live (task_type, payload)
 select 'noop', jsonb_build_object('i', i, 't', 0, 'p', repeat('x', 55)) from generate_series(0, %s - 1) i"""
 
 
-async def drain(rig: Rig, n: int, *, workers: int = 1, **env: str) -> dict[str, Any]:
+async def drain(rig: Rig, n: int, *, workers: int = 1, durable: bool = True, **env: str) -> dict[str, Any]:
     """Tasks a second from the first start of a handler until the last one is settled, and the CPU of each process for a task."""
-    dsn = await rig.database()
+    dsn = await rig.database(durable=durable)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(LOAD, (n,))
         connection.execute("vacuum analyze tasks_live")

@@ -1,25 +1,32 @@
-"""Whether a claim costs the same whatever else is in the tables: ``python growth.py [--scale 1.0]``.
+"""Whether a claim costs the same whatever else is there: ``python growth.py [--scale 1.0] [--only pending,…]``.
 
-Each case fills the database in its own way and then drains tasks through a real scheduler and worker, beside a plain case of the same run.
-The figure is PostgreSQL's CPU for a drained task. ``--scale 0.1`` is a tenth of the rows and of the ten minutes.
+Along each axis something grows: rows that wait, rows that nobody handles, history, queues, workers, the age of a snapshot that keeps
+vacuum from removing anything. At each point tasks are drained through a real scheduler and real workers. The figures are CPU
+microseconds a drained task, of PostgreSQL and of the scheduler; the better of two drains, because a shared machine only ever adds.
+``--scale 0.1`` is a tenth of the rows and of the ten minutes. ``curves.py`` draws what this writes.
 """
 
 import argparse
 import asyncio
 import json
+import os
+import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from drain import LOAD, _settled
-from rig import Rig, cost, once, rig, until
+from rig import Rig, cost, rig, until
 
-DRAINED = 100_000
+DRAINED = 50_000
+FLAT = 1.2  # the dearest point of an axis over its first one
+MOST_AT_ONCE = 500_000  # rows in one insert
 Connection = psycopg.Connection[Any]
+Point = dict[str, float]
 
 PENDING = """
 insert into tasks_live (task_type, payload, run_at)
@@ -33,106 +40,148 @@ insert into tasks_live (task_type, payload)
 select 'noop', jsonb_build_object('i', -1, 't', 0, 'p', repeat('x', 55)) from generate_series(1, %s)"""
 QUEUES = """
 insert into tasks_live (task_type, queue, payload)
-select 'noop', 'q' || i %% 500, jsonb_build_object('i', i, 't', 0, 'p', repeat('x', 55)) from generate_series(0, %s - 1) i"""
+select 'noop', 'q' || i %% {}, jsonb_build_object('i', i, 't', 0, 'p', repeat('x', 55)) from generate_series(0, %s - 1) i"""
 
 
-def rows(statement: str, n: int) -> Callable[[Connection], None]:
-    """Fill a table with ``n`` rows, half a million at a time."""
+class Town:
+    """A database with a scheduler and workers for one drain after the other."""
 
-    def fill(connection: Connection) -> None:
-        for at in range(0, n, 500_000):
-            connection.execute(statement, (min(500_000, n - at),))
+    def __init__(self, place: Rig, dsn: str, connection: Connection) -> None:
+        self._rig = place
+        self._dsn = dsn
+        self._connection = connection
 
-    return fill
+    def fill(self, statement: str, n: int) -> None:
+        """Insert ``n`` rows, and let vacuum see to them."""
+        for at in range(0, n, MOST_AT_ONCE):
+            self._connection.execute(statement, (min(MOST_AT_ONCE, n - at),))
+        self._connection.execute("vacuum analyze")
+
+    def best(self, at: float, **how: Any) -> Point:
+        """The better of two drains, as the point ``at``."""
+        drains = [self.drain(**how) for _ in range(2)]
+        point = {name: min(drain[name] for drain in drains) for name in ("postgres_us", "scheduler_us")}
+        return {"at": at, **point, "rate": max(drain["rate"] for drain in drains)}
+
+    def drain(self, *, load: str = LOAD, workers: int = 1, crew: Sequence[Any] = ()) -> Point:
+        """Load tasks and work them off, with a crew of its own unless there is one. Raises AssertionError when one did not run once."""
+        base = _settled(self._connection)
+        mine = [] if crew else self.crew(workers)
+        self._connection.execute(load, (DRAINED,))
+        with cost(self._rig, scheduler=(crew or mine)[0]) as cpu:
+            began = time.monotonic()
+            until(lambda: _settled(self._connection) >= base + DRAINED, seconds=600)
+            seconds = time.monotonic() - began
+        if mine:
+            self._rig.stop(*mine)
+            self.check(1)
+        return {**{f"{name}_us": value / DRAINED * 1e6 for name, value in cpu.items()}, "rate": DRAINED / seconds}
+
+    def crew(self, workers: int) -> list[Any]:
+        """A scheduler and workers; many of them have few slots each."""
+        slots = "100" if workers == 1 else "10"
+        scheduler = self._rig.start("scheduler", dsn=self._dsn)
+        return [scheduler, *(self._rig.start("worker", dsn="", TASKRUNNER_SLOTS=slots) for _ in range(workers))]
+
+    def check(self, drains: int) -> None:
+        """The stopped workers have seen each task of each drain once."""
+        numbers = sorted(row[0] for row in self._rig.seen() if row[0] >= 0)
+        if numbers != sorted([*range(DRAINED)] * drains):
+            raise AssertionError(f"void: {len(numbers)} starts for {drains} drains")
+
+    async def held(self, minutes: Sequence[float]) -> AsyncIterator[Point]:
+        """Drains under one snapshot, as a long report holds one, after it was held so long at 2,000 tasks a second."""
+        with psycopg.connect(self._dsn) as report:
+            report.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            report.execute("select count(*) from tasks_live")
+            crew = self.crew(1)
+            passed = 0.0
+            for minute in minutes:
+                self._trickle((minute - passed) * 60)
+                passed = minute
+                point = self.drain(crew=crew)
+                yield {"at": minute, **point}
+            self._rig.stop(*crew)
+            self.check(len(minutes))
+
+    def _trickle(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            began = time.monotonic()
+            self._connection.execute(TRICKLE, (200,))
+            time.sleep(max(0.0, 0.1 - (time.monotonic() - began)))
 
 
-async def drained(
-    rig: Rig, *, before: Callable[[Connection], None] | None = None, load: str = LOAD, workers: int = 1, held: float = 0
-) -> dict[str, Any]:
-    """PostgreSQL's CPU for each of 100,000 tasks, in a database that ``before`` has filled, or after a snapshot of ``held`` seconds."""
-    dsn = await rig.database()
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        if before:
-            before(connection)
-        connection.execute("vacuum analyze")
-        with _snapshot(dsn) if held else _nothing():
-            crew = [rig.start("scheduler", dsn=dsn)]
-            crew += [rig.start("worker", dsn="", TASKRUNNER_SLOTS="100" if workers == 1 else "10") for _ in range(workers)]
-            if held:
-                _trickle(connection, held)
-            base = _settled(connection)
-            connection.execute(load, (DRAINED,))
-            with cost(rig, scheduler=crew[0]) as cpu:
-                began = time.monotonic()
-                until(lambda: _settled(connection) >= base + DRAINED, seconds=600)
-                seconds = time.monotonic() - began
-            rig.stop(*crew)
-    seen = [row for row in rig.seen() if row[0] >= 0]
-    if not once(seen, DRAINED):
-        raise AssertionError(f"void: {len(seen)} starts")
-    return {"postgres_us": cpu["postgres"] / DRAINED * 1e6, "scheduler_us": cpu["scheduler"] / DRAINED * 1e6, "rate": DRAINED / seconds}
+async def rows(town: Town, sizes: Sequence[int], statement: str) -> AsyncIterator[Point]:
+    """Rows of one kind that become more."""
+    there = 0
+    for size in sizes:
+        town.fill(statement, size - there)
+        there = size
+        yield town.best(size)
 
 
-def _trickle(connection: Connection, seconds: float) -> None:
-    """2,000 tasks a second, for as long as the snapshot is to be held."""
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        began = time.monotonic()
-        connection.execute(TRICKLE, (200,))
-        time.sleep(max(0.0, 0.1 - (time.monotonic() - began)))
+async def queues(town: Town, sizes: Sequence[int]) -> AsyncIterator[Point]:
+    """The same tasks, spread over more and more queues."""
+    for size in sizes:
+        yield town.best(size, load=QUEUES.format(size))
 
 
-@contextmanager
-def _snapshot(dsn: str) -> Iterator[None]:
-    """An old snapshot, as a long report holds one: vacuum can remove nothing that died since."""
-    with psycopg.connect(dsn) as connection:
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        connection.execute("select count(*) from tasks_live")
-        yield
-        connection.rollback()
+async def workers(town: Town, sizes: Sequence[int]) -> AsyncIterator[Point]:
+    """More and more workers, which share two cores: only what they cost the others is of interest."""
+    for size in sizes:
+        yield town.best(size, workers=size)
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def axes(scale: float) -> dict[str, tuple[str, Callable[[Town], AsyncIterator[Point]]]]:
+    """Name → (unit of the axis, how its points are made)."""
 
+    def upto(most: int, *, steps: int) -> list[int]:
+        return sorted({max(1, int(most * scale / 10**step)) for step in range(steps)})
 
-async def growth(scale: float) -> dict[str, dict[str, Any]]:
-    """All cases; each in a server of its own, with a plain one before it."""
-
-    def n(rows: int) -> int:
-        return max(1, int(rows * scale))
-
-    cases: dict[str, dict[str, Any]] = {
-        "10,000 pending": {"before": rows(PENDING, 10_000)},
-        f"{n(10_000_000):,} pending": {"before": rows(PENDING, n(10_000_000))},
-        f"{n(1_000_000):,} that nobody handles": {"before": rows(UNHANDLED, n(1_000_000))},
-        f"{n(10_000_000):,} finished": {"before": rows(FINISHED, n(10_000_000))},
-        "500 queues": {"load": QUEUES},
-        f"{n(200)} workers": {"workers": n(200)},
-        f"a snapshot held for {n(600)} s at 2,000 tasks/s": {"held": n(600)},
+    return {
+        "pending": ("tasks that are due tomorrow", lambda town: rows(town, upto(10_000_000, steps=4), PENDING)),
+        "unhandled": ("tasks that nobody handles", lambda town: rows(town, upto(1_000_000, steps=3), UNHANDLED)),
+        "finished": ("finished tasks", lambda town: rows(town, upto(10_000_000, steps=4), FINISHED)),
+        "queues": ("queues with the same tasks", lambda town: queues(town, [1, 10, 100, 500])),
+        "workers": ("connected workers", lambda town: workers(town, sorted({1, *upto(200, steps=2)}))),
+        "snapshot": ("minutes that a snapshot was held", lambda town: town.held([minute * scale for minute in (0, 1, 3, 10)])),
     }
-    figures: dict[str, dict[str, Any]] = {}
-    for name, case in cases.items():
+
+
+async def growth(scale: float, only: Sequence[str]) -> dict[str, Any]:
+    """All axes, each in a server of its own."""
+    figures: dict[str, Any] = {}
+    for name, (unit, points) in axes(scale).items():
+        if only and name not in only:
+            continue
         async with rig() as server:
-            plain = await drained(server)
-            figures[name] = await drained(server, **case) | {"plain_us": plain["postgres_us"], "plain_rate": plain["rate"]}
-            figures[name]["ratio"] = figures[name]["postgres_us"] / plain["postgres_us"]
-        row = figures[name]
-        print(f"{name:<48} {row['postgres_us']:6.1f} µs, plain {row['plain_us']:6.1f} µs, ratio {row['ratio']:.2f}", flush=True)
+            dsn = await server.database()
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                town = Town(server, dsn, connection)
+                if name != "snapshot":
+                    town.drain()  # the first one in a fresh database is dearer
+                seen = [point async for point in points(town)]
+        ratio = max(point["postgres_us"] for point in seen) / seen[0]["postgres_us"]
+        figures[name] = {"unit": unit, "points": seen, "ratio": ratio}
+        shown = "  ".join(f"{point['at']:g}: {point['postgres_us']:.1f} + {point['scheduler_us']:.1f}" for point in seen)
+        print(f"{name:<10} ratio {ratio:.2f}   µs of PostgreSQL + scheduler a task   {shown}", flush=True)
     return figures
 
 
 def main() -> None:
-    """Measure, print, and keep the figures as JSON."""
+    """Measure, print, and keep the figures as JSON. Exit code 1 when an axis is not flat."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--only", default="", help="axes, separated by commas")
     parser.add_argument("--json", type=Path, default=Path(".cache/bench/growth.json"))
     options = parser.parse_args()
-    figures = asyncio.run(growth(options.scale))
+    figures = asyncio.run(growth(options.scale, [word for word in options.only.split(",") if word]))
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    document = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, "scale": options.scale, "axes": figures}
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    sys.exit(any(row["ratio"] > 1.2 for row in figures.values()))
+    options.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    sys.exit(any(axis["ratio"] > FLAT for axis in figures.values()))
 
 
 if __name__ == "__main__":

@@ -38,12 +38,14 @@ class Rig:
     databases: int = 0
     processes: list["Process"] = field(default_factory=list)
 
-    async def database(self, *, schema: bool = True) -> str:
-        """The DSN of a fresh database, with our schema and its leaves."""
+    async def database(self, *, schema: bool = True, durable: bool = True) -> str:
+        """The DSN of a fresh database, with our schema and its leaves; not ``durable`` with synchronous_commit off."""
         self.databases += 1
         name = f"bench_{self.databases}"
         with psycopg.connect(self.server.dsn, autocommit=True) as connection:
             connection.execute(f"create database {name}")
+            if not durable:
+                connection.execute(f"alter database {name} set synchronous_commit = off")
         dsn = make_conninfo(self.server.dsn, dbname=name)
         if schema:
             await migrate.up(dsn)

@@ -47,6 +47,7 @@ async def several(times: int, measure: Callable[[], Awaitable[Figures]]) -> Figu
 SECTIONS: dict[str, Callable[[Rig], Awaitable[Figures]]] = {
     "drain, 1 worker": lambda r: several(3, lambda: drain.drain(r, 200_000)),
     "drain, 2 workers": lambda r: several(3, lambda: drain.drain(r, 200_000, workers=2)),
+    "drain, synchronous_commit off": lambda r: drain.drain(r, 200_000, durable=False),  # beside the others, never instead
     "creates over HTTP, 64 connections": lambda r: several(3, lambda: creates.singles(r, seconds=4)),
     "creates in arrays of 10,000": lambda r: several(3, lambda: creates.arrays(r)),
     "create to start at 20/s": lambda r: latency.creation(r, rate=20, n=200),

@@ -9,6 +9,7 @@ from taskrunner.worker.execute import Executor
 from taskrunner.worker.outbox import Outbox
 
 TICK = 0.02  # seconds between two looks, while there is anything to look at
+FIRST = 0.005  # seconds until the first look: a burst is to find a worker that asks for enough soon
 SLOW = 0.1  # seconds after which a scheduler is told that a handler runs
 PATIENCE = 2.0  # seconds that a prefetched task may wait for a slot
 AHEAD = 0.02  # seconds of work to have at hand
@@ -36,7 +37,7 @@ class Flow:
         """Tasks have come: begin to look."""
         if self._timer is None:
             self._finished, self._since = self._outbox.finished, time.monotonic()
-            self._timer = self._loop.call_later(TICK, self._look)
+            self._timer = self._loop.call_later(FIRST, self._look)
 
     def close(self) -> None:
         """Stop looking."""
