@@ -169,8 +169,13 @@ class Beat:
 
     def _receive(self, stream: Stream[BeatRequest, BeatReply]) -> asyncio.Task[BeatReply | None]:
         reply = asyncio.ensure_future(stream.recv_message())
-        reply.add_done_callback(lambda _: self._bell.set())
+        reply.add_done_callback(self._heard)
         return reply
+
+    def _heard(self, reply: asyncio.Task[BeatReply | None]) -> None:
+        if not reply.cancelled():
+            reply.exception()  # seen, also where it was the sending that failed first
+        self._bell.set()
 
     async def _ask(self, stream: Stream[BeatRequest, BeatReply], served: Served, answer: asyncio.Task[BeatReply | None]) -> None:
         """One beat. Raises TimeoutError when the answer takes longer than a beat."""
