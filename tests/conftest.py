@@ -39,7 +39,8 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def template(postgres: Embedded) -> str:
     """Name of the database with our schema that the others are copied from. It is made once, by whoever comes first."""
-    text = "".join(file.name + file.read_text() for file in sorted(migrate.schema_files().iterdir(), key=lambda file: file.name))
+    scripts = [file for file in migrate.schema_files().iterdir() if file.is_file()]
+    text = "".join(file.name + file.read_text() for file in sorted(scripts, key=lambda file: file.name))
     name = f"template_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     async with _admin(postgres) as connection:
         await connection.execute("select pg_advisory_lock(1)")
