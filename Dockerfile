@@ -16,7 +16,8 @@ RUN /opt/taskrunner/bin/pip install --no-deps --no-build-isolation . \
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="taskrunner" \
-      org.opencontainers.image.description="A self-hosted task service on PostgreSQL"
+      org.opencontainers.image.description="A self-hosted task service on PostgreSQL" \
+      org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin taskrunner
 COPY --from=build /opt/taskrunner /opt/taskrunner
 ENV PATH=/opt/taskrunner/bin:$PATH \

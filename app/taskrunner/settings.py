@@ -45,6 +45,9 @@ class Settings(BaseSettings):
 
     # Where things are.
     db_dsn: SecretStr | None = _seed("db_dsn", None, "PostgreSQL; without it an embedded one runs in the data directory")
+    pgbouncer: bool = Field(
+        default=False, description="DB_DSN leads to a PgBouncer in transaction mode: no LISTEN, no prepared statements, no migrations"
+    )
     data_dir: Path = Field(default_factory=_data_dir, description="where the embedded PostgreSQL and its mail files live")
     http_host: str = _seed("http_host", "127.0.0.1", "address of the HTTP API")
     http_port: int = _port("http_port", 8080, "the HTTP API")

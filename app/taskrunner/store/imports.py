@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from psycopg import AsyncConnection
 from psycopg.errors import IntegrityError
 
-from taskrunner.domain.errors import BadTask, Unavailable
+from taskrunner.domain.errors import BadTask, Conflict, Unavailable
 from taskrunner.domain.task import Lane, NewTask
 from taskrunner.store.creating import BAD_DATA, columns_of
 from taskrunner.store.pool import SESSION, Connection, translated
@@ -72,7 +72,9 @@ class Imports:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Import]:
-        """A stream, on a connection that ends with it. Raises Unavailable when there are enough already."""
+        """A stream, on a connection that ends with it. Raises Unavailable when there are enough already, Conflict where there are no sessions."""
+        if self._store.settings.pgbouncer:
+            raise Conflict("a stream needs a session of the database, and there is a PgBouncer between: send arrays of up to 10,000 tasks")
         if self._open >= MOST:
             raise Unavailable(f"{MOST} streams of tasks are being read already: ask again later")
         self._open += 1

@@ -26,9 +26,10 @@ FRESH = 0.5  # seconds
 SESSION = "set timezone = 'UTC'; set statement_timeout = '5s'; set lock_timeout = '1s'; set idle_in_transaction_session_timeout = '10s'"
 
 
-async def _configure(connection: Connection) -> None:
-    columns.register(connection.adapters)
-    await connection.execute(SESSION, prepare=False)
+async def set_session(pool: AsyncConnectionPool[Connection], connection: Connection, setup: str) -> None:
+    """Run ``setup``, which changes settings of the session. Nothing where the session is a pooler's: the next one to use it may be anybody."""
+    if not (isinstance(pool, _Pool) and pool.shared):
+        await connection.execute(setup, prepare=False)
 
 
 class _Connection(AsyncConnection[Any]):
@@ -53,7 +54,18 @@ async def _note_use(connection: Connection) -> None:
 class _Pool(AsyncConnectionPool[Connection]):
     """psycopg's pool, which waits with ``asyncio.wait_for``: before Python 3.12 that loses a cancellation that meets the connection's
     arrival, and a loop that was told to stop would go on for ever.
+
+    ``shared``: behind its connections there are no sessions of ours, but a pooler's, each for one transaction.
     """
+
+    shared = False
+
+    async def greet(self, connection: Connection) -> None:
+        """Make a new connection one of ours."""
+        columns.register(connection.adapters)
+        if self.shared:
+            connection.prepare_threshold = None
+        await set_session(self, connection, SESSION)
 
     async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109 — psycopg's own signature
         before = _cancellations()
@@ -70,8 +82,9 @@ def _cancellations() -> int:
 
 
 @asynccontextmanager
-async def open_pool(dsn: str, *, traces: bool = False) -> AsyncIterator[AsyncConnectionPool[Connection]]:
-    """The pool, open but not necessarily connected: the database may come later. ``traces``: statements make spans.
+async def open_pool(dsn: str, *, traces: bool = False, shared: bool = False) -> AsyncIterator[AsyncConnectionPool[Connection]]:
+    """The pool, open but not necessarily connected: the database may come later. ``traces``: statements make spans. ``shared``: ``dsn``
+    leads to a pooler that gives a session for one transaction.
 
     Raises ConfigurationError for an unreadable DSN.
     """
@@ -96,7 +109,7 @@ async def open_pool(dsn: str, *, traces: bool = False) -> AsyncIterator[AsyncCon
         max_size=12,
         timeout=2,
         max_waiting=2_000,
-        configure=_configure,
+        configure=lambda connection: pool.greet(connection),
         check=_check,
         reset=_note_use,
         connection_class=_Connection,
@@ -104,6 +117,7 @@ async def open_pool(dsn: str, *, traces: bool = False) -> AsyncIterator[AsyncCon
         name="taskrunner",
         reconnect_timeout=2,
     )
+    pool.shared = shared
     await pool.open()
     try:
         yield pool
@@ -165,7 +179,7 @@ class Line:
         connection = await self._pool.getconn()
         try:
             if self._setup:
-                await connection.execute(self._setup, prepare=False)
+                await set_session(self._pool, connection, self._setup)
         except BaseException:
             await connection.close()
             await self._pool.putconn(connection)

@@ -32,7 +32,7 @@ _ATTEMPT = [field.name for field in fields(FailedAttempt)]
 @asynccontextmanager
 async def open_store(dsn: str, settings: Settings) -> AsyncIterator["Store"]:
     """The store of this process, with its pool and its sender of hints. It opens whether or not the database is there yet."""
-    async with open_pool(dsn, traces=settings.traces) as pool:
+    async with open_pool(dsn, traces=settings.traces, shared=settings.pgbouncer) as pool:
         hint_line = Line(pool, setup="set synchronous_commit = off")  # a hint need not survive a crash, nor wait for the disk
         store = Store(pool, Hints(hint_line), dsn=dsn, settings=settings)
         try:
