@@ -18,12 +18,15 @@ from taskrunner.domain.access import is_local
 from taskrunner.domain.errors import ConfigurationError
 from taskrunner.kit.log import is_text
 from taskrunner.kit.signals import stop_on_signals, unless
+from taskrunner.kit.sockets import allow_files
 from taskrunner.settings import Settings, env_name
 
 log = structlog.get_logger()
 
 # What closing takes beside the tasks' own time: streams, pools, the embedded PostgreSQL.
 MARGIN = 25.0
+# What a process opens beside the connections to its servers: modules, the pool, children, the handlers' own.
+FILES = 500
 # Who speaks to the gRPC server of a role.
 PEER = {"scheduler": "worker", "worker": "operator"}
 
@@ -42,6 +45,7 @@ async def run(settings: Settings) -> None:
     Whatever ends a room early closes the others in the same order and is raised, mostly in an ExceptionGroup. Closing is bounded: when it
     takes longer than the tasks' grace and a little more, the process exits with 1 and leaves the rest to the leases.
     """
+    allow_files(len(settings.roles) * settings.max_connections + FILES)
     async with stop_on_signals() as stop, AsyncExitStack() as rooms:
         try:
             async with unless(stop):

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import ClientSession
 from api.door import Api, answers, until
 
+from taskrunner.api import creator as creator_room
 from taskrunner.api.creator import BATCH, WAITING, Creator
 from taskrunner.api.role import serve
 from taskrunner.domain.errors import BadTask, OutcomeUnknown, Unavailable
@@ -65,6 +66,28 @@ async def test_a_bad_row_is_422_over_http(api: Api) -> None:
         document = await answer.json()
         assert answer.status == 422
     assert "refused by the database" in document["error"]
+
+
+async def test_what_has_waited_too_long_is_refused_and_so_is_what_comes_behind_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that hangs: nobody waits longer than for the batch under way, and nothing is written behind anybody's back."""
+    monkeypatch.setattr(creator_room, "PATIENCE", 0.3)
+    creator = Creator(api.store)
+    async with await psycopg.AsyncConnection.connect(api.dsn) as stranger, asyncio.TaskGroup() as group:
+        await stranger.execute("lock table tasks_live in exclusive mode")
+        group.create_task(creator.run())
+        first = asyncio.ensure_future(creator.create(TASK))
+        await asyncio.sleep(0.1)
+        second = asyncio.ensure_future(creator.create(TASK))
+        await asyncio.sleep(0.4)
+        with pytest.raises(Unavailable, match="faster than the database takes them"):
+            await creator.create(TASK)
+        await stranger.rollback()
+        assert (await first).id
+        with pytest.raises(Unavailable, match="faster than the database takes them"):
+            await second
+        assert (await creator.create(TASK)).id
+        creator.close()
+    assert await api.sql("select count(*) from tasks") == [(2,)]
 
 
 async def test_too_many_waiting_are_told_to_come_back_and_the_rest_is_drained(api: Api) -> None:

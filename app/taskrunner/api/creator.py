@@ -17,14 +17,17 @@ from taskrunner.store.tasks import Store
 T = TypeVar("T")
 BATCH = 500
 WAITING = 10_000
+PATIENCE = 5.0  # seconds that a create waits for the database to take those before it
 LONERS = 4  # connections for creates that wait for others
 
+BEHIND = "creates come faster than the database takes them: ask again later"
 STOPPED = "the service stopped while the database was committing: look for the task before you send it again"
 
 
 class _Ask(NamedTuple, Generic[T]):
     request: Request
     answer: asyncio.Future[T]
+    at: float  # when it came, by the loop's clock
 
 
 class Creator:
@@ -57,6 +60,7 @@ class Creator:
         self._keyed.close()
 
     async def _send(self, batch: list[_Ask[Created]]) -> None:
+        _shed(batch)
         try:
             while batch:
                 try:
@@ -73,8 +77,9 @@ class Creator:
             raise
 
     async def _send_keyed(self, batch: list[_Ask[Answer]]) -> None:
+        _shed(batch)
         try:
-            _answer(batch, await self._store.create_each([ask.request for ask in batch]))
+            _answer(batch, await self._store.create_each([ask.request for ask in batch]) if batch else [])
         except Entangled:
             for ask in batch:
                 self._loners.create_task(self._send_alone(ask), name="lone create")
@@ -96,7 +101,11 @@ class Creator:
 
 
 async def _put(batcher: Batcher[_Ask[T]], request: Request) -> T:
-    ask: _Ask[T] = _Ask(request, asyncio.get_running_loop().create_future())
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    if (first := batcher.first) is not None and now - first.at > PATIENCE:
+        raise Unavailable(BEHIND)
+    ask: _Ask[T] = _Ask(request, loop.create_future(), now)
     try:
         batcher.put(ask)
     except asyncio.QueueFull:
@@ -104,6 +113,14 @@ async def _put(batcher: Batcher[_Ask[T]], request: Request) -> T:
     except Closed:
         raise Unavailable("the service is stopping: ask again, it may be another one") from None
     return await ask.answer
+
+
+def _shed(batch: list[_Ask[T]]) -> None:
+    """Refuse those that have waited too long: nothing of them is written, and whoever sent them has given up or will try again."""
+    late = asyncio.get_running_loop().time() - PATIENCE
+    if batch and batch[0].at < late:
+        _refuse([ask for ask in batch if ask.at < late], Unavailable(BEHIND))
+        batch[:] = [ask for ask in batch if ask.at >= late]
 
 
 def _answer(batch: Sequence[_Ask[T]], answers: Sequence[T | TaskrunnerError]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from time import monotonic
 from typing import NamedTuple
 
 import orjson
@@ -116,9 +117,12 @@ def render(problem: Problem, instance: str) -> web.Response:
     return web.Response(status=problem.status, body=orjson.dumps(document), headers=headers)
 
 
-def catching(before: Callable[[web.Request], None]) -> Middleware:
-    """The one layer around every handler: ``before`` may refuse the request, errors become problems, and 5xx are logged."""
+def catching(before: Callable[[web.Request], None], after: Callable[[web.Request], None]) -> Middleware:
+    """The one layer around every handler: ``before`` may refuse the request, errors become problems, and 5xx are logged, those that we
+    expect once a second. ``after`` is called when the answer is known.
+    """
     log = structlog.get_logger("taskrunner.api")
+    muted: dict[str, float] = {}  # until when, by code
 
     @web.middleware
     async def layer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -128,9 +132,13 @@ def catching(before: Callable[[web.Request], None]) -> Middleware:
         except Exception as error:  # whatever it is, the client gets an answer and the log its reason
             problem = problem_of(error)
             path = request.rel_url.raw_path
-            if problem.status >= 500:
+            now = monotonic()
+            if problem.status >= 500 and (problem.code == "internal" or now >= muted.get(problem.code, 0.0)):
+                muted[problem.code] = now + 1.0
                 trace = error if problem.code == "internal" else None
                 log.warning("request failed", method=request.method, path=path, status=problem.status, error=str(error), exc_info=trace)
             return render(problem, path)
+        finally:
+            after(request)
 
     return layer

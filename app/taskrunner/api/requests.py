@@ -10,6 +10,7 @@ from pydantic import Field
 
 from taskrunner.api.errors import Problem, bad_parameter
 from taskrunner.api.guard import loads
+from taskrunner.api.intake import INTAKE
 from taskrunner.api.routes import Parameter
 
 LONGEST_WAIT = 60.0
@@ -31,11 +32,7 @@ async def json_body(request: web.Request, *, most: int) -> Any:
     refuse_encoded(request)
     if request.headers.get(hdrs.CONTENT_TYPE, "").lower().startswith("multipart/"):
         raise Problem(415, "unsupported_media_type", "the body must be JSON, not a multipart form: send it as application/json")
-    if (request.content_length or 0) > most:
-        raise _too_large(most)
-    body = await request.read()
-    if len(body) > most:
-        raise _too_large(most)
+    body = await request.app[INTAKE].read(request, most)
     return loads(body) if len(body) <= INLINE else await asyncio.to_thread(loads, body)
 
 

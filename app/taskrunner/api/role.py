@@ -12,12 +12,14 @@ from taskrunner.api.access import Gate
 from taskrunner.api.bodies import BATCH_BYTES
 from taskrunner.api.bulk import Bulk
 from taskrunner.api.changing import Changing
+from taskrunner.api.connections import Runner
 from taskrunner.api.creator import Creator
 from taskrunner.api.errors import catching
 from taskrunner.api.events import EventRoutes
 from taskrunner.api.feed import Feed
 from taskrunner.api.fleet import FleetRoutes
 from taskrunner.api.health import Health, Readiness
+from taskrunner.api.intake import INTAKE, Intake
 from taskrunner.api.openapi import described
 from taskrunner.api.reading import Reader
 from taskrunner.api.requests import refuse_strangers
@@ -61,7 +63,7 @@ async def serve(settings: Settings, store: Store) -> AsyncIterator[Door]:
     """
     rooms = Rooms(store)
     await rooms.gate.refuse_exposure()
-    runner = web.AppRunner(rooms.application(), access_log=None, auto_decompress=False, shutdown_timeout=settings.grace)
+    runner = Runner(rooms.application(), most=settings.max_connections, shutdown_timeout=settings.grace)
     await runner.setup()
     try:
         door = await _listen(runner, settings)
@@ -122,7 +124,9 @@ class Rooms:
                 self.readiness.check()
 
         traces = [tracing(Tracer(), but=WITHOUT_SCHEMA)] if self._store.settings.traces else []
-        application = web.Application(middlewares=[*traces, catching(before)], client_max_size=BATCH_BYTES)
+        intake = Intake()
+        application = web.Application(middlewares=[*traces, catching(before, intake.release)], client_max_size=BATCH_BYTES)
+        application[INTAKE] = intake
         routes = self.routes()
         routes.append(described(routes))
         application.add_routes([route.definition(self.gate.guarded(route)) for route in routes])

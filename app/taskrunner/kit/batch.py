@@ -45,6 +45,11 @@ class Batcher(Generic[T]):
         return len(self._waiting) >= self._room
 
     @property
+    def first(self) -> T | None:
+        """What has waited longest."""
+        return self._waiting[0] if self._waiting else None
+
+    @property
     def rest(self) -> list[T]:
         """What waits for a batch."""
         return list(self._waiting)
