@@ -49,3 +49,14 @@ async def test_workers_and_drain(api: Api, client: Client) -> None:
 def test_both_clients_can_do_the_same() -> None:
     names = [{name for name, _ in inspect.getmembers(kind) if not name.startswith("_")} for kind in (Client, SyncClient)]
     assert names[0] == names[1]
+
+
+async def test_many_at_once(api: Api, client: Client) -> None:
+    for n in range(3):
+        await api.finish((await api.create())["id"], "FAILED", error=f"no order {n}")
+    assert (await client.count(status="FAILED", error="no order #")).count == 3
+    bulk = await client.bulk("retry", error="no order #")
+    while bulk.status == "RUNNING":
+        bulk = await client.bulk_state(bulk.id)
+    assert (bulk.done, (await client.count(status="PENDING")).count) == (3, 3)
+    assert list(await client.errors(window=3_600)) == []  # nothing was settled by a scheduler

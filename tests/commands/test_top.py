@@ -12,6 +12,17 @@ from commands.shell import MAIN, Do, terminal
 from taskrunner.client import Lot
 from taskrunner.commands.top import Look, picture
 
+MINUTE = {
+    "created": 60,
+    "completed": 120,
+    "failed": 0,
+    "cancelled": 0,
+    "retried": 6,
+    "start_p50": 0.002,
+    "start_p95": 1.5,
+    "start_p99": None,
+}
+
 
 async def test_on_a_terminal_it_follows_what_happens_and_leaves_no_trace(api: Api) -> None:
     await api.create(queue="first")
@@ -71,6 +82,7 @@ async def test_as_json(run: Do, api: Api) -> None:
     assert document["tasks"]["PENDING"] == 1
     assert [lot["name"] for lot in document["queues"]] == ["a"]
     assert document["workers"] == []
+    assert document["minute"]["completed"] == 0
 
 
 async def test_an_interval_that_is_none(run: Do) -> None:
@@ -83,7 +95,7 @@ def lots(n: int) -> list[Lot]:
 
 
 def test_a_picture_never_has_more_lines_than_the_terminal_and_says_what_is_missing() -> None:
-    look = Look(10.0, {"COMPLETED": 500}, lots(50), lots(3), [])
+    look = Look(10.0, {"COMPLETED": 500}, MINUTE, lots(50), lots(3), [])
     for tall in range(1, 80):
         lines = picture(look, None, 60, tall)
         assert len(lines) <= tall
@@ -95,6 +107,10 @@ def test_a_picture_never_has_more_lines_than_the_terminal_and_says_what_is_missi
     assert missing == f"and {50 - sum(name in {f'q{n}' for n in range(3, 50)} for name in shown)} more"
 
 
-def test_rates_are_between_two_looks() -> None:
-    before, look = Look(10.0, {"COMPLETED": 500, "FAILED": 9}, [], [], []), Look(12.0, {"COMPLETED": 1_500, "FAILED": 3}, [], [], [])
-    assert picture(look, before, 200, 10)[1] == "completed 1,500 (500/s)   failed 3 (0/s)   cancelled 0 (0/s)"
+def test_rates_are_between_two_looks_or_those_of_the_last_minute() -> None:
+    before, look = (Look(at, {"COMPLETED": n, "FAILED": f}, MINUTE, [], [], []) for at, n, f in ((10.0, 500, 9), (12.0, 1_500, 3)))
+    assert picture(look, before, 200, 10)[1:3] == [
+        "completed 1,500 (500/s)   failed 3 (0/s)   cancelled 0 (0/s)",
+        "the last minute: 1/s created, 0/s tried again; start after p50 2 ms, p95 1.5 s, p99 –",
+    ]
+    assert picture(look, None, 200, 10)[1] == "completed 1,500 (2/s)   failed 3 (0/s)   cancelled 0 (0/s)"

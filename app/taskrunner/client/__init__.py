@@ -4,13 +4,16 @@ from taskrunner.client.client import Client
 from taskrunner.client.enqueue import enqueue, enqueue_sync
 from taskrunner.client.errors import ApiError, NotFound, Refused, Unreachable
 from taskrunner.client.sync import SyncClient
-from taskrunner.client.values import Attempt, Event, Filters, Lot, Made, Page, Task, TaskFields, Worker
+from taskrunner.client.values import Attempt, Bulk, Count, Event, Failures, Filters, Lot, Made, Page, Task, TaskFields, Worker
 
 __all__ = [
     "ApiError",
     "Attempt",
+    "Bulk",
     "Client",
+    "Count",
     "Event",
+    "Failures",
     "Filters",
     "Lot",
     "Made",

@@ -12,7 +12,7 @@ import orjson
 
 from taskrunner.client.events import events_of, read_events
 from taskrunner.client.transport import Call, Transport, dump
-from taskrunner.client.values import Event, Filters, Lot, Made, Page, Scope, Task, TaskFields, Worker
+from taskrunner.client.values import Bulk, Count, Event, Failures, Filters, Lot, Made, Page, Scope, Task, TaskFields, Verb, Worker
 
 LOCAL = "http://localhost:8080"
 LONG_POLL = 30.0  # seconds of one request that waits
@@ -126,6 +126,23 @@ class Client:
     async def _act(self, task: Id, verb: str) -> Task:
         return Task.model_validate(await self._transport.send(Call("POST", f"{_path(task)}/{verb}")))
 
+    async def count(self, **filters: Unpack[Filters]) -> Count:
+        """How many tasks fit, counted up to 10,000."""
+        return Count.model_validate(await self._transport.send(Call("GET", "/api/tasks/count", _params(filters), repeatable=True)))
+
+    async def bulk(self, verb: Verb, **filters: Unpack[Filters]) -> Bulk:
+        """Begin to cancel, retry or delete every task that fits, in the background. At least one filter is needed."""
+        call = Call("POST", f"/api/tasks/bulk/{verb}", body=dump({name: value for name, value in filters.items() if value}), headers=JSON)
+        return Bulk.model_validate(await self._transport.send(call))
+
+    async def bulk_state(self, operation: Id) -> Bulk:
+        """How far it is."""
+        return Bulk.model_validate(await self._transport.send(Call("GET", f"/api/bulk/{quote(str(operation), safe='')}", repeatable=True)))
+
+    async def errors(self, **window: Any) -> Sequence[Failures]:
+        """FAILED tasks by kind of error, the most frequent first: ``window`` in seconds, ``task_type``."""
+        return [Failures.model_validate(item) for item in await self._items("/api/errors", _params(window))]
+
     async def queues(self) -> Sequence[Lot]:
         """All queues by name: what waits and runs in each, and whether it is paused."""
         return [Lot.model_validate(item) for item in await self._items("/api/queues")]
@@ -151,12 +168,12 @@ class Client:
         call = Call("POST", f"/api/workers/{quote(str(session), safe='')}/drain", repeatable=True)
         return Worker.model_validate(await self._transport.send(call))
 
-    async def stats(self) -> dict[str, Any]:
-        """How many tasks there are by status, under ``tasks``, and what else the service counts."""
-        return dict(await self._transport.send(Call("GET", "/api/stats", repeatable=True)))
+    async def stats(self, **window: Any) -> dict[str, Any]:
+        """How many tasks there are by status (``tasks``), and what happened in the ``window``: see ``GET /api/stats``."""
+        return dict(await self._transport.send(Call("GET", "/api/stats", _params(window), repeatable=True)))
 
-    async def _items(self, path: str) -> Sequence[Any]:
-        return list((await self._transport.send(Call("GET", path, repeatable=True)))["items"])
+    async def _items(self, path: str, params: Sequence[tuple[str, str]] = ()) -> Sequence[Any]:
+        return list((await self._transport.send(Call("GET", path, params, repeatable=True)))["items"])
 
     async def ready(self) -> None:
         """Return when the service can answer calls. Raises ApiError with the reason when it cannot, Unreachable when nobody is there."""

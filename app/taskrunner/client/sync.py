@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mappin
 from typing import Any, Self, TypeVar, Unpack
 
 from taskrunner.client.client import Client, Id
-from taskrunner.client.values import Event, Filters, Lot, Made, Page, Scope, Task, TaskFields, Worker
+from taskrunner.client.values import Bulk, Count, Event, Failures, Filters, Lot, Made, Page, Scope, Task, TaskFields, Verb, Worker
 
 R = TypeVar("R")
 
@@ -80,6 +80,22 @@ class SyncClient:
         """See :meth:`Client.page`."""
         return self._run(self._client.page(cursor, limit=limit, **filters))
 
+    def count(self, **filters: Unpack[Filters]) -> Count:
+        """See :meth:`Client.count`."""
+        return self._run(self._client.count(**filters))
+
+    def bulk(self, verb: Verb, **filters: Unpack[Filters]) -> Bulk:
+        """See :meth:`Client.bulk`."""
+        return self._run(self._client.bulk(verb, **filters))
+
+    def bulk_state(self, operation: Id) -> Bulk:
+        """See :meth:`Client.bulk_state`."""
+        return self._run(self._client.bulk_state(operation))
+
+    def errors(self, **window: Any) -> Sequence[Failures]:
+        """See :meth:`Client.errors`."""
+        return self._run(self._client.errors(**window))
+
     def queues(self) -> Sequence[Lot]:
         """See :meth:`Client.queues`."""
         return self._run(self._client.queues())
@@ -104,9 +120,9 @@ class SyncClient:
         """See :meth:`Client.drain`."""
         return self._run(self._client.drain(session))
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self, **window: Any) -> dict[str, Any]:
         """See :meth:`Client.stats`."""
-        return self._run(self._client.stats())
+        return self._run(self._client.stats(**window))
 
     def ready(self) -> None:
         """See :meth:`Client.ready`."""

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 from pydantic import BaseModel, ConfigDict
 
 Scope = Literal["queue", "type"]
+Verb = Literal["cancel", "retry", "delete"]
 FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 Time = datetime | str
 Seconds = float | timedelta
@@ -40,7 +41,7 @@ class TaskFields(TypedDict, total=False):
 
 
 class Filters(TypedDict, total=False):
-    """Which tasks a list shows. ``status`` is one word or several."""
+    """Which tasks are meant. ``status`` is one word or several; ``error`` is a message of ``GET /api/errors``."""
 
     status: str | Sequence[str]
     task_type: str
@@ -48,6 +49,7 @@ class Filters(TypedDict, total=False):
     tag: str | Sequence[str]
     created_after: Time
     created_before: Time
+    error: str
 
 
 class _Value(BaseModel):
@@ -138,6 +140,37 @@ class Worker(_Value):
     in_flight: int
     started_at: datetime
     last_beat_age: float
+
+
+class Count(_Value):
+    """How many tasks fit; there are more where it is not ``complete``."""
+
+    count: int
+    complete: bool
+
+
+class Failures(_Value):
+    """FAILED tasks of one type with one kind of error: ``message`` has # for ids and numbers."""
+
+    task_type: str
+    message: str
+    count: int
+    last_at: datetime
+    example_id: str
+
+
+class Bulk(_Value):
+    """A change of many tasks, RUNNING, DONE or FAILED: ``matched`` were found so far, ``done`` changed, ``failed`` could not be."""
+
+    id: str
+    verb: str
+    status: str
+    matched: int
+    done: int
+    failed: int
+    error: str | None = None
+    created_at: datetime
+    finished_at: datetime | None = None
 
 
 class Event(_Value):

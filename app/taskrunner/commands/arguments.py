@@ -7,7 +7,7 @@ from typing import Any
 from taskrunner.domain.access import Scope
 
 NOUNS = {
-    "task": "create, get, list, cancel, retry, run, wait for, watch, import and export tasks",
+    "task": "create, get, list, cancel, retry, run, wait for, watch, import and export tasks; errors by kind",
     "worker": "list worker sessions, and drain them",
     "queue": "list queues, pause and resume them",
     "type": "list task types, pause and resume them",
@@ -16,8 +16,9 @@ ACTIONS = {
     "create": "create a task",
     "get": "show a task with its failed attempts",
     "list": "show tasks, newest first",
-    "cancel": "cancel tasks",
-    "retry": "run finished tasks again",
+    "errors": "show FAILED tasks by type and kind of error",
+    "cancel": "cancel tasks: these, or all that fit",
+    "retry": "run finished tasks again: these, or all that fit",
     "run": "make pending tasks due now",
     "wait": "wait until tasks are finished; 1 unless all are COMPLETED",
     "watch": "show what happens: to these tasks until they are finished, or to all that fit, for ever",
@@ -63,7 +64,8 @@ FILTERS = {
     "task_type": ("NAME", str, "of this type"),
     "queue": ("NAME", str, "of this queue"),
 }
-CREATED = {
+MORE = {
+    "error": ("TEXT", str, "with an error of this kind, as `taskrunner task errors` shows it"),
     "created_after": ("TIME", str, TIME),
     "created_before": ("TIME", str, TIME),
 }
@@ -126,16 +128,23 @@ def _add_task(one: argparse.ArgumentParser, action: str) -> None:
             _add(one, CREATE)
         case "list":
             one.add_argument("--limit", type=int, default=50, metavar="NUMBER", help="show so many at most; 50 unless given, 0 is all")
-            _add_filters(one, FILTERS | CREATED)
+            _add_filters(one, FILTERS | MORE)
         case "export":
             one.add_argument("file", metavar="FILE", help="a new one, or one that was broken off; - writes to standard output")
-            _add_filters(one, FILTERS | CREATED)
+            _add_filters(one, FILTERS | MORE)
         case "watch":
             one.add_argument(
                 "ids", metavar="ID", nargs="*", default=[], help="only these, until they are finished; 1 unless all are COMPLETED"
             )
             one.add_argument("--after", default=None, metavar="EVENT_ID", help="begin with what finished after that event")
             _add_filters(one, FILTERS)
+        case "cancel" | "retry":
+            one.add_argument("ids", metavar="ID", nargs="*", default=[], help="only these; else say by filters which are meant")
+            one.add_argument("--yes", action="store_true", default=False, help="do not ask before all that fit are changed")
+            _add_filters(one, FILTERS | MORE)
+        case "errors":
+            one.add_argument("--window", type=int, default=86_400, metavar="SECONDS", help="how far back; a day unless given")
+            _add(one, {"task_type": FILTERS["task_type"]})
         case "import":
             one.add_argument("file", metavar="FILE", help="one task a line, as JSON; - reads standard input")
         case _:

@@ -72,6 +72,8 @@ async def _write(client: Client, file: IO[bytes], filters: Mapping[str, Any], at
     try:
         while True:
             page = await client.page(cursor, limit=PAGE, **filters)
+            if any(task.get("redacted") for task in page.items):
+                raise Misused("the token is not good for payloads, and without them it is no export: use one with the scope payloads")
             lines = b"".join(orjson.dumps(task, option=orjson.OPT_APPEND_NEWLINE) for task in page.items)
             file.write(lines)
             file.flush()

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from taskrunner.client import Client, Task
+from taskrunner.commands.bulk import change_all
 from taskrunner.commands.codes import DONE, FAILED, Arguments
 from taskrunner.commands.exporting import export
 from taskrunner.commands.importing import import_file
 from taskrunner.commands.watching import watch
-from taskrunner.commands.words import Misused, line, show, show_json
+from taskrunner.commands.words import Misused, line, show, show_json, table, text_of
 
 
 async def act(client: Client, arguments: Arguments) -> int:
@@ -27,9 +28,15 @@ async def act(client: Client, arguments: Arguments) -> int:
             code = await export(client, arguments["file"], filters_of(arguments), as_json=as_json)
         case "watch":
             code = await watch(client, arguments, filters_of(arguments))
+        case "errors":
+            code = await _errors(client, arguments)
         case "wait":
             code = await _wait(client, arguments)
+        case "cancel" | "retry" as verb if not arguments["ids"]:
+            code = await change_all(client, verb, filters_of(arguments), yes=arguments["yes"], as_json=as_json)
         case action:
+            if any(filters_of(arguments).values()):
+                raise Misused("give IDs, or filters; not both")
             acts = {"get": client.get, "cancel": client.cancel, "retry": client.retry, "run": client.run_now}
             code = await _each(arguments, acts[action])
     return code
@@ -60,6 +67,17 @@ async def _list(client: Client, arguments: Arguments) -> int:
     return DONE
 
 
+async def _errors(client: Client, arguments: Arguments) -> int:
+    kinds = await client.errors(window=arguments["window"], **_given(arguments))
+    if arguments["json"]:
+        for kind in kinds:
+            show_json(kind)
+        return DONE
+    rows = [[f"{kind.count:,}", text_of(kind.last_at)[:19] + "Z", kind.task_type, kind.example_id, kind.message] for kind in kinds]
+    sys.stdout.write("\n".join(table((">COUNT", "LAST", "TYPE", "EXAMPLE", "ERROR"), rows) if rows else ["there are none"]) + "\n")
+    return DONE
+
+
 async def _wait(client: Client, arguments: Arguments) -> int:
     good = True
     for task in arguments["ids"]:
@@ -80,7 +98,7 @@ def filters_of(arguments: Arguments) -> dict[str, Any]:
     filters = _given(arguments)
     if "status" in filters:
         filters["status"] = filters["status"].split(",")
-    return filters | {"tag": arguments["tag"]}
+    return filters | {"tag": arguments.get("tag", [])}
 
 
 def _given(arguments: Arguments) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 import termios
 import time
 import tty
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from taskrunner.kit.loops import first_of
 from taskrunner.kit.signals import unless
 
 SOONEST = 0.2  # seconds
+SMOOTH = 10.0  # seconds that rates are a mean of
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the other screen without a cursor, and back
 HOME, CLEAR_LINE, CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
@@ -32,6 +34,7 @@ class Look(NamedTuple):
 
     at: float
     tasks: dict[str, int]
+    minute: dict[str, Any]  # the last one that is over
     queues: Sequence[Lot]
     types: Sequence[Lot]
     workers: Sequence[Worker]
@@ -45,7 +48,7 @@ async def act(client: Client, arguments: Arguments) -> int:
     if arguments["json"]:
         look = await _look(client)
         lots = {name: [lot.model_dump(mode="json") for lot in getattr(look, name)] for name in ("queues", "types", "workers")}
-        show_json({"tasks": look.tasks, **lots})
+        show_json({"tasks": look.tasks, "minute": look.minute, **lots})
     elif sys.stdin.isatty() and sys.stdout.isatty():
         await _live(client, interval)
     else:
@@ -54,8 +57,8 @@ async def act(client: Client, arguments: Arguments) -> int:
 
 
 async def _look(client: Client) -> Look:
-    tasks = (await client.stats())["tasks"]
-    return Look(time.monotonic(), tasks, await client.queues(), await client.types(), await client.workers())
+    stats = await client.stats(window=120, step=60)
+    return Look(time.monotonic(), stats["tasks"], stats["points"][-2], await client.queues(), await client.types(), await client.workers())
 
 
 # ── a picture ──
@@ -82,9 +85,13 @@ def _head(look: Look, before: Look | None) -> list[str]:
     live = _living(look)
     slots = f"{sum(worker.in_flight for worker in live):,} of {sum(worker.slots for worker in live):,} slots busy"
     oldest = f" (the oldest for {span(max(ages))})" if ages else ""
+    ended = (f"{status.lower()} {look.tasks.get(status, 0):,} ({_rate(look, before, status):,.0f}/s)" for status in ENDS)
+    starts = ", ".join(f"p{n} {_instant(look.minute[f'start_p{n}'])}" for n in (50, 95, 99))
+    created, retried = (look.minute[name] / 60 for name in ("created", "retried"))
     return [
         f"ready {ready:,}{oldest}   scheduled {scheduled:,}   running {running:,}   workers {len(live):,}, {slots}",
-        "   ".join(f"{status.lower()} {look.tasks.get(status, 0):,}{_rate(look, before, status)}" for status in ENDS),
+        "   ".join(ended),
+        f"the last minute: {created:,.0f}/s created, {retried:,.0f}/s tried again; start after {starts}",
     ]
 
 
@@ -92,12 +99,16 @@ def _living(look: Look) -> list[Worker]:
     return [worker for worker in look.workers if worker.status != "DEAD"]
 
 
-def _rate(look: Look, before: Look | None, status: str) -> str:
+def _rate(look: Look, before: Look | None, status: str) -> float:
+    """How many ended so a second: since that look, or within the last minute."""
     if before is None or look.at <= before.at:
-        return ""
+        return float(look.minute[status.lower()]) / 60
     # Retention takes whole days away: that is no negative speed.
-    more = max(0, look.tasks.get(status, 0) - before.tasks.get(status, 0))
-    return f" ({more / (look.at - before.at):,.0f}/s)"
+    return max(0, look.tasks.get(status, 0) - before.tasks.get(status, 0)) / (look.at - before.at)
+
+
+def _instant(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds * 1000:.0f} ms" if seconds < 1 else span(seconds)
 
 
 def _busy(lot: Lot) -> tuple[int, int, str]:
@@ -120,22 +131,28 @@ def _part(name: str, items: Sequence[Lot | Worker], tall: int) -> list[str]:
 
 async def _live(client: Client, interval: float) -> None:
     stop, wake = asyncio.Event(), asyncio.Event()
-    look, before, trouble = await _look(client), None, ""
+    looks, trouble = deque([await _look(client)]), ""
+    last = looks[0].at
     with _screen(stop, wake):
         while not stop.is_set():
-            _draw(look, before, trouble or f"every {interval:g} s; q quits")
+            _draw(looks[-1], looks[0], trouble or f"every {interval:g} s; q quits")
             wake.clear()
-            await first_of([stop, wake], look.at + interval - time.monotonic())
-            if time.monotonic() < look.at + interval:
+            await first_of([stop, wake], last + interval - time.monotonic())
+            if time.monotonic() < last + interval:
                 continue  # the terminal has another size, or it is over
             async with unless(stop):
                 try:
-                    before, look, trouble = look, await _look(client), ""
+                    looks.append(await _look(client))
+                    trouble = ""
                 except (ApiError, Unreachable) as error:
-                    look, trouble = look._replace(at=time.monotonic()), sentence(error)
+                    trouble = sentence(error)
+            last = time.monotonic()
+            # The service keeps its counts for a while where they are dear: rates over a moment would jump.
+            while len(looks) > 2 and looks[1].at < last - SMOOTH:
+                looks.popleft()
 
 
-def _draw(look: Look, before: Look | None, said: str) -> None:
+def _draw(look: Look, before: Look, said: str) -> None:
     wide, tall = (size or usual for size, usual in zip(os.get_terminal_size(sys.stdout.fileno()), USUAL, strict=True))
     lines = [f"{BOLD}{fitted(f'taskrunner  {said}', wide)}{PLAIN}", *picture(look, before, wide, tall - 1)]
     sys.stdout.write(HOME + "\r\n".join(line + CLEAR_LINE for line in lines) + CLEAR_REST)
