@@ -25,7 +25,7 @@ SESSION = """
 select name, setting from pg_settings
 where name in ('statement_timeout', 'lock_timeout', 'synchronous_commit', 'enable_seqscan') order by name"""
 
-pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="needs pgbouncer")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(PGBOUNCER is None, reason="needs pgbouncer")]
 
 
 @pytest.fixture
