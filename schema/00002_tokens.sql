@@ -14,5 +14,18 @@ create table tokens (
 );
 create unique index tokens_name on tokens (name) where revoked_at is null;
 
+-- +goose StatementBegin
+-- Lets the BRIN indexes of the days since then know their newest pages. Only who owns the days may do that; where the API does not,
+-- schema/roles/roles.sql lets it do it through here.
+create function taskrunner_summarize(since timestamptz) returns void language sql as $f$
+  select brin_summarize_new_values(i.indexrelid) from pg_inherits h join pg_index i on i.indrelid = h.inhrelid
+  join pg_class c on c.oid = i.indexrelid join pg_am a on a.oid = c.relam
+  where h.inhparent = 'tasks_finished'::regclass and a.amname = 'brin'
+    and h.inhrelid in (to_regclass('tasks_finished_' || to_char(since at time zone 'UTC', 'YYYYMMDD')),
+                       to_regclass('tasks_finished_' || to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD')))
+$f$;
+-- +goose StatementEnd
+
 -- +goose Down
+drop function taskrunner_summarize;
 drop table tokens;

@@ -10,11 +10,7 @@ where datname = current_database() and pid <> pg_backend_pid() and xact_start is
 
 -- name: summarize_finished
 -- Tells the BRIN indexes of the days that are being read about their newest pages.
-select brin_summarize_new_values(i.indexrelid) from pg_inherits h join pg_index i on i.indrelid = h.inhrelid
-join pg_class c on c.oid = i.indexrelid join pg_am a on a.oid = c.relam
-where h.inhparent = 'tasks_finished'::regclass and a.amname = 'brin'
-  and h.inhrelid in (to_regclass('tasks_finished_' || to_char(%(since)s at time zone 'UTC', 'YYYYMMDD')),
-                     to_regclass('tasks_finished_' || to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD')))
+select taskrunner_summarize(%(since)s)
 
 -- name: finished_since
 select id, task_type, queue, status, tags, attempt, error, progress, progress_message, created_at, updated_at, finished_at
