@@ -33,7 +33,7 @@ create index failures_hour on failures (hour);
 -- stay: between HTTP's answers there is a difference.
 create function taskrunner_error_group(error text) returns text language sql immutable strict parallel safe cost 1000 as $f$
   select pg_catalog.regexp_replace(pg_catalog.left(pg_catalog.split_part(error, E'\n', 1), 200),
-    '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\m0x[0-9a-f]+|\m(?=[a-f]*[0-9])[0-9a-f]{8,}\M|\m(?![1-5][0-9][0-9]\M)[0-9]+([T:.,-][0-9]+)*', '#', 'gi')
+    '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\m0x[0-9a-f]+|\m(?=[a-f]*[0-9])[0-9a-f]{8,}\M|\m(?![1-5][0-9][0-9](?!\w|[T:.,-][0-9]))[0-9]+([T:.,-][0-9]+)*', '#', 'gi')
 $f$;
 -- +goose StatementEnd
 

@@ -7,10 +7,11 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 
@@ -86,7 +87,7 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 async def _open(settings: Settings, rooms: AsyncExitStack) -> dict[str, str]:
     """Open the rooms into ``rooms``: the store first, the door last. Returns where each one is."""
     _refuse_exposure(settings)
-    enter, where = rooms.enter_async_context, dict[str, str]()
+    enter, where, metered = rooms.enter_async_context, dict[str, str](), list[_Metered]()
     if settings.traces:
         await enter(_traces())
     store, mail_dir, schedulers = None, None, settings.scheduler_address
@@ -96,22 +97,48 @@ async def _open(settings: Settings, rooms: AsyncExitStack) -> dict[str, str]:
         found = await enter(database(settings))
         store, mail_dir = await enter(open_store(found.dsn, settings)), found.mail_dir
         where |= {"database": found.shown} if found.shown else {}
+        metered.append(store)
     if store is not None and "scheduler" in settings.roles:
         from taskrunner.scheduler import role as scheduler
 
-        address = (await enter(scheduler.serve(settings, store))).address
-        where["scheduler"], schedulers = address, schedulers or (address,)
+        office = await enter(scheduler.serve(settings, store))
+        where["scheduler"], schedulers = office.address, schedulers or (office.address,)
+        metered.append(office)
     if "worker" in settings.roles:
         from taskrunner.worker import role as worker
 
         schedulers = schedulers or (f"localhost:{settings.scheduler_port}",)
         room = await enter(worker.serve(settings, schedulers, mail_dir))
+        metered.append(room)
         where["worker"] = f"{room.address}, with {settings.slots} slots for tasks from {', '.join(schedulers)}"
+    registry = await _registry(settings, rooms, metered)
     if store is not None and "api" in settings.roles:
         from taskrunner.api import role as api
 
-        where["api"] = (await enter(api.serve(settings, store))).url
+        where["api"] = (await enter(api.serve(settings, store, registry))).url
+    elif registry is not None:
+        from taskrunner.kit.exposition import exposing
+
+        where["metrics"] = await enter(exposing(registry, settings.http_host, settings.metrics_port))
     return where
+
+
+class _Metered(Protocol):
+    def collector(self) -> Any:
+        """What the room counts, as metrics."""
+
+
+async def _registry(settings: Settings, rooms: AsyncExitStack, metered: Sequence[_Metered]) -> Any:
+    """The metrics of these rooms and of the loop, where somebody can ask for them; else None, and nothing of it is imported."""
+    if "api" not in settings.roles and not settings.metrics_port:
+        return None
+    from taskrunner.kit.metrics import new_registry, watched
+
+    registry = new_registry(version=version("taskrunner"), roles=",".join(settings.roles))
+    for room in metered:
+        registry.register(room.collector())
+    await rooms.enter_async_context(watched(registry, "main"))
+    return registry
 
 
 def _refuse_exposure(settings: Settings) -> None:

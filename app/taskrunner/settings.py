@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     api_token: SecretStr | None = Field(None, description="token that they send along")
 
     traces: bool = Field(default=False, description="send traces by OpenTelemetry, as its variables OTEL_… say; needs taskrunner[otel]")
+    metrics_port: int = Field(0, ge=0, le=65535, description="port of /metrics where there is no api role, on HTTP_HOST; 0 is none")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["text", "json"] | None = Field(None, description="text or json; text on a terminal, else json")
 

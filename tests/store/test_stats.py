@@ -173,6 +173,7 @@ async def test_days_that_were_kept_long_enough_are_forgotten(desk: Desk) -> None
         ("the server answered 503", "the server answered 503"),
         ("no task 01a20ca8-aabc-7a76-8a58-f035ed8d43d5\nTraceback: line 7", "no task #"),
         ("connect to 10.0.0.17:5432 failed after 1000 ms", "connect to # failed after # ms"),
+        ("127.0.0.1 answered 404, after 250ms", "# answered 404, after #ms"),
         ("object at 0x7F3A has digest 9fceb02d0ae598e95dc970b74767f193", "object at # has digest #"),
         ("utf8 is not latin1", "utf8 is not latin1"),
         ("faceless facade defaced", "faceless facade defaced"),

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from taskrunner.api import page
 from taskrunner.api.access import Gate
@@ -19,7 +20,12 @@ from taskrunner.api.events import EventRoutes
 from taskrunner.api.feed import Feed
 from taskrunner.api.fleet import FleetRoutes
 from taskrunner.api.health import Health, Readiness
+<<<<<<< ours
 from taskrunner.api.intake import INTAKE, Intake
+=======
+from taskrunner.api.kept import Kept
+from taskrunner.api.metrics import DatabaseMetrics, MetricsRoute, Requests
+>>>>>>> theirs
 from taskrunner.api.openapi import described
 from taskrunner.api.reading import Reader
 from taskrunner.api.requests import refuse_strangers
@@ -39,6 +45,7 @@ from taskrunner.store.events import Events
 from taskrunner.store.fleet import Fleet
 from taskrunner.store.gates import Gates
 from taskrunner.store.pool import Line
+from taskrunner.store.stats import Stats
 from taskrunner.store.tasks import Store
 from taskrunner.store.tokens import Tokens
 
@@ -55,13 +62,13 @@ class Door:
 
 
 @asynccontextmanager
-async def serve(settings: Settings, store: Store) -> AsyncIterator[Door]:
+async def serve(settings: Settings, store: Store, registry: CollectorRegistry | None = None) -> AsyncIterator[Door]:
     """The API, listening. It may start before the schema or the database is there; until then it answers 503.
 
     Leaving it: no new connections, waits end early, requests in flight get ``settings.grace`` seconds, creates are committed.
-    Raises ConfigurationError when it cannot listen there.
+    Its metrics, and all that are in ``registry`` besides, are at ``/metrics``. Raises ConfigurationError when it cannot listen there.
     """
-    rooms = Rooms(store)
+    rooms = Rooms(store, registry)
     await rooms.gate.refuse_exposure()
     runner = Runner(rooms.application(), most=settings.max_connections, shutdown_timeout=settings.grace)
     await runner.setup()
@@ -89,8 +96,15 @@ async def serve(settings: Settings, store: Store) -> AsyncIterator[Door]:
 class Rooms:
     """All that stands behind the door."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, registry: CollectorRegistry | None = None) -> None:
         self._store = store
+        self._stats = Stats(store)
+        self._backlog = Kept(self._stats.backlog)
+        self._database = DatabaseMetrics(self._stats, self._backlog)
+        self._requests = Requests()
+        self._registry = registry or CollectorRegistry()
+        self._registry.register(self._database)
+        self._registry.register(self._requests)
         self.gate = Gate(Tokens(store.pool), store.settings)
         self.creator = Creator(store)
         self.work = Work(store)
@@ -111,7 +125,8 @@ class Rooms:
             *FleetRoutes(Fleet(store), Gates(store)).routes(),
             *EventRoutes(self._feed, self.gate).routes(),
             *SessionRoutes(self.gate).routes(),
-            *StatsRoutes(store).routes(),
+            *StatsRoutes(self._stats, self._backlog).routes(),
+            *MetricsRoute(self._registry, self._database.refresh).routes(),
             *Health(store=store, readiness=self.readiness).routes(),
         ]
 
@@ -129,7 +144,7 @@ class Rooms:
         application[INTAKE] = intake
         routes = self.routes()
         routes.append(described(routes))
-        application.add_routes([route.definition(self.gate.guarded(route)) for route in routes])
+        application.add_routes([route.definition(self._requests.counted(route, self.gate.guarded(route))) for route in routes])
         application.add_routes(page.routes())
         return application
 

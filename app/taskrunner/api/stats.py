@@ -1,9 +1,8 @@
 """What happened, over time and by error, and how much there is: ``/api/stats`` and ``/api/errors``."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,19 +11,17 @@ from taskrunner.api import shapes
 from taskrunner.api.documents import answer, moment
 from taskrunner.api.errors import bad_parameter
 from taskrunner.api.filters import Word, parameters_of, read_query
+from taskrunner.api.kept import Kept
 from taskrunner.api.routes import Answer, Route
 from taskrunner.domain.access import Scope
 from taskrunner.domain.lifecycle import FINISHED, Status
 from taskrunner.store.stats import Backlog, Outcome, Point, Stats
-from taskrunner.store.tasks import Store
 
 LONGEST = 31 * 86_400
 MOST_POINTS = 1_500
 USUAL_POINTS = 120
 STEPS = (60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600, 86_400)
 QUANTILES = {"start_p50": 0.5, "start_p95": 0.95, "start_p99": 0.99}
-SHARE = 20  # an answer that took t seconds is given again for SHARE * t
-T = TypeVar("T")
 
 Window = Annotated[int, Field(ge=60, le=LONGEST)]
 
@@ -54,9 +51,9 @@ class ErrorsQuery(BaseModel):
 class StatsRoutes:
     """Handlers of counts over time and by error."""
 
-    def __init__(self, store: Store) -> None:
-        self._stats = Stats(store)
-        self._backlog = Kept(self._stats.backlog)
+    def __init__(self, stats: Stats, backlog: Kept[list[Backlog]]) -> None:
+        self._stats = stats
+        self._backlog = backlog
         self._outcomes = Kept(self._stats.outcomes)
 
     def routes(self) -> list[Route]:
@@ -168,24 +165,3 @@ def _point(point: Point) -> dict[str, Any]:
         "retried": point.retried,
         **{name: point.starts.quantile(share) for name, share in QUANTILES.items()},
     }
-
-
-class Kept(Generic[T]):
-    """An answer that costs as much as there are tasks: asked for once, however many want it, and kept for a while."""
-
-    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
-        self._ask = ask
-        self._turn = asyncio.Lock()
-        self._answer: list[T] = []
-        self._until = 0.0
-
-    async def get(self) -> T:
-        """The answer. Raises what the question raises."""
-        async with self._turn:
-            loop = asyncio.get_running_loop()
-            began = loop.time()
-            if not self._answer or began >= self._until:
-                self._answer = [await self._ask()]
-                now = loop.time()
-                self._until = now + SHARE * (now - began)
-            return self._answer[0]

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from grpclib.health.check import ServiceStatus
@@ -42,6 +43,13 @@ class Scheduler:
     """A running scheduler."""
 
     address: str
+    office: "Office"
+
+    def collector(self) -> Any:
+        """What it holds, as metrics; imported when somebody wants them."""
+        from taskrunner.scheduler.metrics import SchedulerMetrics
+
+        return SchedulerMetrics(self.office.roster, self.office.settler)
 
 
 @asynccontextmanager
@@ -60,7 +68,7 @@ async def serve(settings: Settings, store: Store) -> AsyncIterator[Scheduler]:
             try:
                 async with serving(office.service, settings, "scheduler", health=office.health) as address:
                     try:
-                        yield Scheduler(address)
+                        yield Scheduler(address, office)
                     finally:
                         await office.stop()
             finally:
@@ -107,6 +115,7 @@ class Office:
         self._look_now = asyncio.Event()
         self._gates_now = asyncio.Event()
         roster, lanes = Roster(), Lanes()
+        self.roster = roster
         sessions = Sessions(self._lines["control"], store.meter)
         self.leases = Leases(sessions, roster, settings, back=self._came_back)
         self.dispatcher = Dispatcher(Claims(self._lines["claim"], store.meter), roster, lanes, undelivered=self.leases.undelivered)

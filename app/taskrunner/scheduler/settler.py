@@ -96,6 +96,11 @@ class Settler:
         elif self._held <= MOST_HELD // 2:
             self.room.set()
 
+    @property
+    def waiting(self) -> int:
+        """Outcomes that are not written yet."""
+        return sum(report.n for reports in self._reports.values() for report in reports)
+
     async def flushed(self) -> None:
         """Return when everything that was reported is written."""
         await self._idle.wait()

@@ -66,6 +66,14 @@ class Failures:
     example_id: UUID
 
 
+class Gauge(NamedTuple):
+    """Something measured now: the metric, its labels' values, and how much."""
+
+    name: str
+    words: list[str]
+    value: float
+
+
 class Stats:
     """Questions about many tasks. Raises Unavailable while the database is away."""
 
@@ -101,6 +109,12 @@ class Stats:
         with translated():
             async with self._store.pool.connection() as connection, connection.cursor(row_factory=class_row(Outcome)) as cursor:
                 return await (await cursor.execute(sql("list_outcomes"))).fetchall()
+
+    async def gauges(self) -> list[Gauge]:
+        """Workers, pauses, and how the database is. Does not count tasks."""
+        with translated():
+            async with self._store.pool.connection() as connection:
+                return [Gauge(*row) for row in await (await connection.execute(sql("list_gauges"))).fetchall()]
 
     async def failures(self, window: float, *, task_type: str | None = None) -> list[Failures]:
         """The most frequent errors of tasks that FAILED in the last ``window`` seconds and are so still; whole hours."""

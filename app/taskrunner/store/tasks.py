@@ -60,6 +60,12 @@ class Store:
         self.settled: list[Callable[[bytes], None]] = []  # told the column of ids of each batch that this process settles
         self._ready = False
 
+    def collector(self) -> Any:
+        """What this process does with the database, as metrics; imported when somebody wants them."""
+        from taskrunner.store.metrics import StoreMetrics
+
+        return StoreMetrics(self.meter, self.pool)
+
     async def ping(self) -> None:
         """Return when the database answers."""
         with translated():

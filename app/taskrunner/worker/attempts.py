@@ -28,6 +28,7 @@ class Kind(NamedTuple):
     task_type: str
     queue: str
     arrived: float
+    took: list[float]  # seconds that attempts of this type ran: each one adds its own
     session: str = ""
     traceparents: Mapping[bytes, bytes] = {}
 
@@ -37,11 +38,11 @@ class Kind(NamedTuple):
 Waiting: TypeAlias = tuple[Kind, bytes, bytes, int, int, float, int, bytes, bytes]
 
 
-def unpack(tasks: Tasks, handler: Handler, now: float, session: str = "") -> list[Waiting]:
+def unpack(tasks: Tasks, handler: Handler, now: float, took: list[float], session: str = "") -> list[Waiting]:
     """The attempts of one message. Raises ValueError when its columns are torn or not of one length."""
     ids = split(tasks.ids, ID)
     traces = dict(zip(ids, split(tasks.traceparents, TRACEPARENT), strict=True)) if tasks.traceparents else {}
-    kind = Kind(handler, tasks.task_type, tasks.queue, now, session, traces)
+    kind = Kind(handler, tasks.task_type, tasks.queue, now, took, session, traces)
     columns = zip(
         repeat(kind, len(ids)),
         ids,

@@ -24,6 +24,7 @@ from taskrunner.worker.calls import Ending, failed, read_payload, succeeded
 from taskrunner.worker.floor import CANCELLED, Floor
 from taskrunner.worker.outbox import Outbox
 from taskrunner.worker.progress import Reporter
+from taskrunner.worker.runtimes import RunTimes
 
 SLICE = 0.005  # seconds of inline work before the loop gets its turn
 MOST_UNCONFIRMED = 20_000  # outcomes; beyond it nothing is started
@@ -45,6 +46,7 @@ class Executor:
         self.stopped = False  # nothing is started any more
         self.floor = Floor(settings=settings, outbox=outbox, freed=self._on_freed)
         self.trusted_until = 0.0  # monotonic; past it nothing is started
+        self.times = RunTimes()
 
     @property
     def waiting(self) -> int:
@@ -157,6 +159,7 @@ class Executor:
             except StopIteration as stop:
                 now = time.monotonic()
                 if stop.value is None:
+                    entry[0].took.append(now - began)
                     self._outbox.completed(entry[1], entry[2], b"", now - began)
                 else:
                     self.floor.settle(entry, succeeded(stop.value), now - began)

@@ -93,6 +93,7 @@ class Floor:
         """Send how an attempt ended, ``seconds`` after its start."""
         if ending.outcome is Outcome.RETRY and ending.delay is None:
             ending = ending._replace(delay=delay_of(entry, self._settings))
+        entry[0].took.append(seconds)
         self._outbox.add(entry[1], entry[2], ending, seconds)
 
     def _report(self, one: Running, ending: Ending) -> None:

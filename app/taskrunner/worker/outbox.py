@@ -1,7 +1,7 @@
 """Outcomes on their way: they gather in columns, one set a kind, and are kept until a scheduler has committed them."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from taskrunner.wire.columns import pack_doubles, pack_ints
@@ -66,6 +66,7 @@ class Outbox:
         self._bell = asyncio.Event()
         self.size = 0
         self.finished = 0
+        self.confirmed: Counter[Outcome] = Counter()
 
     def completed(self, id_: bytes, epoch: bytes, result: bytes, seconds: float) -> None:
         """The attempt succeeded after ``seconds``; ``result`` is JSON, or empty for null."""
@@ -120,6 +121,7 @@ class Outbox:
             columns = self._sent.pop(batch, None)
             if columns is not None:
                 self.size -= len(columns.ids)
+                self.confirmed[columns.outcome] += len(columns.ids)
         self._bell.set()
 
     def rewind(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from taskrunner.settings import Settings
-from taskrunner.worker.workshop import Outside, work
+from taskrunner.worker.workshop import Outside, Shop, work
 
 log = structlog.get_logger()
 
@@ -29,19 +29,25 @@ class Room:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name="worker", daemon=True)
-        self._ready: asyncio.Future[str] = self._home.create_future()
+        self._ready: asyncio.Future[tuple[str, Shop]] = self._home.create_future()
         self._stopping = False
         self.failed: asyncio.Future[None] = self._home.create_future()
         self.address = ""
+        self._shop: Shop | None = None
 
     async def open(self) -> None:
         """Start the thread and wait until the worker is ready. Raises what kept it from that, as it is."""
         self._thread.start()
         try:
-            self.address = await self._ready
+            self.address, self._shop = await self._ready
         except BaseException:
             await self.close()
             raise
+
+    def collector(self) -> Any:
+        """What the worker does, as metrics, which are read on this thread. Once it is open."""
+        assert self._shop is not None
+        return self._shop.collector()
 
     async def watch(self) -> None:
         """Raise when the worker dies."""
@@ -77,7 +83,7 @@ class Room:
 
     def _outside(self) -> Outside:
         return Outside(
-            ready=lambda address: self._tell(_resolve, self._ready, address),
+            ready=lambda address, shop: self._tell(_resolve, self._ready, (address, shop)),
             stop=self._stop,
             done=lambda: self._tell(_resolve, self.failed, None),
         )

@@ -151,7 +151,8 @@ class Session:
             for id_, epoch in zip(split(tasks.ids, ID), split(tasks.epochs, EPOCH), strict=True):
                 self.outbox.add(id_, epoch, RELEASED, 0)
             return
-        self.executor.accept(unpack(tasks, handler, time.monotonic(), self.name))
+        took = self.executor.times.of(tasks.queue, tasks.task_type)
+        self.executor.accept(unpack(tasks, handler, time.monotonic(), took, self.name))
         self.flow.touch()
 
     def _settle(self, settled: Settled) -> None:

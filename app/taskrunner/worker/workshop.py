@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 from grpclib.health.check import ServiceStatus
@@ -35,9 +35,11 @@ PARTING = 0.3  # seconds for the last Goodbye
 
 
 class Outside(NamedTuple):
-    """How workshop and process talk: ``ready`` is called with our address, ``stop`` is waited for, ``done`` says that all is drained."""
+    """How workshop and process talk: ``ready`` is called with our address and what we are, ``stop`` is waited for, ``done`` says that all
+    is drained.
+    """
 
-    ready: Callable[[str], None]
+    ready: Callable[[str, "Shop"], None]
     stop: asyncio.Event
     done: Callable[[], None]
 
@@ -102,7 +104,7 @@ class Shop:
         """Serve until ``outside.stop``, then drain."""
         watching = group.create_task(_watch(self._beat), name="watch the beat")
         linking = group.create_task(self._link.run(), name="link")
-        outside.ready(str(self._place))
+        outside.ready(str(self._place), self)
         await outside.stop.wait()
         self._health.set(False)
         await _drain(self._settings.grace, self._session)
@@ -115,6 +117,12 @@ class Shop:
         """Close what is open, also when it was opened only in part."""
         await self._beat.close()
         self._session.flow.close()
+
+    def collector(self) -> Any:
+        """What the worker does, as metrics; imported when somebody wants them."""
+        from taskrunner.worker.metrics import WorkerMetrics
+
+        return WorkerMetrics(self._session, lambda: self._link.connected is not None)
 
     def describe(self) -> DescribeReply:
         """What the worker is and holds."""

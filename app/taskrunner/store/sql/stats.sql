@@ -74,3 +74,18 @@ select task_type, message, sum(n)::bigint as count, max(last_at) as last_at, (ar
 from failures where hour >= date_trunc('hour', now() - %(window)s * interval '1 second')
   and (%(task_type)s::text is null or task_type = %(task_type)s)
 group by task_type, message having sum(n) > 0 order by count desc, last_at desc limit %(limit)s
+
+-- name: list_gauges
+-- Metrics that do not count tasks. A snapshot that is old keeps dead rows from vacuum; a role that may not see others' statements sees no age.
+with live as (select case when drain_requested_at is null then 'live' else 'draining' end as status, task_types from sessions where status = 'LIVE')
+select 'taskrunner_worker_sessions' as name, array[status] as words, count(*)::float8 as value from live group by status
+union all select 'taskrunner_type_workers', array[name], count(*) from live, unnest(task_types) name group by name
+union all select 'taskrunner_paused', array[scope, name], 1 from gates where closed_until > now()
+union all select 'taskrunner_database_dead_tuples', array[relname], n_dead_tup from pg_stat_user_tables
+  where schemaname = current_schema() and relname in ('tasks_live', 'sessions', 'tally', 'minutes')
+union all select 'taskrunner_database_table_bytes', array['tasks_live'], pg_total_relation_size('tasks_live')
+union all select 'taskrunner_database_oldest_transaction_age_seconds', '{}', coalesce(max(extract(epoch from clock_timestamp() - xact_start)), 0)
+  from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() and (backend_xmin is not null or backend_xid is not null)
+union all select 'taskrunner_database_prepared_transactions', '{}', count(*) from pg_prepared_xacts where database = current_database()
+union all select 'taskrunner_database_leaf_days_ahead', '{}', coalesce(max(to_date(right(c.relname, 8), 'YYYYMMDD')) - (now() at time zone 'UTC')::date, -1)
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'tasks_finished'::regclass
