@@ -13,6 +13,7 @@ from itertools import pairwise
 HELD = ("QUEUED", "RUNNING")
 FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
 FOREVER = float("inf")
+CLOCKS = 0.1  # seconds by which two clocks of one machine may differ
 EARLY = 0.5  # seconds after which a worker whose connections are gone is dead
 
 
@@ -164,7 +165,8 @@ def _one_result(seen: Evidence) -> Iterator[str]:
     """I5"""
     claims = {(c.task, c.epoch): c.holder for c in seen.changes if _claims(c)}
     latest = dict(sorted(claims))  # of one task, the last epoch comes last
-    done = {(run.task, run.attempt, run.holder) for run in seen.runs if run.how == "done"}
+    done = {(run.task, run.attempt, run.holder): run.end or FOREVER for run in seen.runs if run.how == "done"}
+    finished = {change.task: change.at for change in seen.changes if change.leaf == "finished"}
     for task, changes in _by_task(seen.changes).items():
         if any(later.epoch < earlier.epoch for earlier, later in pairwise(changes)):
             yield f"the epoch of task {task} went back"
@@ -172,8 +174,10 @@ def _one_result(seen: Evidence) -> Iterator[str]:
         if row.status == "COMPLETED":
             if row.epoch != latest.get(row.task):
                 yield f"task {row.task} was completed by epoch {row.epoch}, but {latest.get(row.task)} held it"
-            elif (row.task, row.attempt, claims[row.task, row.epoch]) not in done:
+            elif (came := (row.task, row.attempt, claims[row.task, row.epoch])) not in done:
                 yield f"task {row.task} is completed, but nobody who held it came to its end"
+            elif done[came] > finished.get(row.task, FOREVER) + CLOCKS:
+                yield f"task {row.task} was completed before its holder came to its end: by somebody else"
 
 
 def _overlaps(seen: Evidence) -> Iterator[str]:

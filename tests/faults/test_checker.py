@@ -91,6 +91,9 @@ def test_i5_the_result_of_a_dead_claim() -> None:
     seen = sound()
     seen.runs[1].how = "stopped"
     assert found(seen) == {"I5"}
+    seen = sound()
+    seen.runs[1].end = 6.5
+    assert found(seen) == {"I5"}, "the result that was accepted was not the holder's"
 
 
 def test_i6_two_at_the_same_time() -> None:

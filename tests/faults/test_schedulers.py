@@ -4,6 +4,7 @@ import signal
 from itertools import pairwise
 
 import pytest
+from faults.checker import FOREVER
 from faults.cluster import API, GRACE, LEASE, WORKERS, Cluster
 from faults.scenario import scenario
 from faults.waiting import now, until
@@ -80,6 +81,7 @@ async def test_f08_a_scheduler_is_paused(town: Cluster) -> None:
 
 async def test_f33_all_stop_while_the_database_is_away(town: Cluster) -> None:
     async with scenario("F33", town) as row:
+        row.longest_hold = FOREVER  # nobody is there until the machine has started everything again
         await row.client.post_all(40, seconds=0.3)
         await until(lambda: len(row.runs()) > 20, within=10, what="tasks that run")
         await town.server.crash()

@@ -32,6 +32,7 @@ def p99(values: list[float]) -> float:
 async def test_f12_postgres_restarts_ten_times(town: Cluster) -> None:
     async with scenario("F12", town) as row:
         over, pauses = town.count(OVER), []
+        row.longest_hold = 60
         load = row.load(rate=40, seconds=35)
         long = await row.client.post_all(9, seconds=20)
         await until(lambda: len(row.runs(long)) == len(long), within=10, what="long tasks that run")
@@ -55,6 +56,7 @@ async def test_f12_postgres_restarts_ten_times(town: Cluster) -> None:
 async def test_f19_a_table_is_locked(town: Cluster, seconds: int) -> None:
     async with scenario(f"F19/{seconds}", town) as row:
         over = town.count(OVER)
+        row.longest_hold = 60
         load = row.load(rate=40, seconds=seconds + 4)
         long = await row.client.post_all(9, seconds=seconds + 1)
         await until(lambda: len(row.runs(long)) == len(long), within=10, what="long tasks that run")
