@@ -20,12 +20,9 @@ from taskrunner.api.events import EventRoutes
 from taskrunner.api.feed import Feed
 from taskrunner.api.fleet import FleetRoutes
 from taskrunner.api.health import Health, Readiness
-<<<<<<< ours
 from taskrunner.api.intake import INTAKE, Intake
-=======
 from taskrunner.api.kept import Kept
 from taskrunner.api.metrics import DatabaseMetrics, MetricsRoute, Requests
->>>>>>> theirs
 from taskrunner.api.openapi import described
 from taskrunner.api.reading import Reader
 from taskrunner.api.requests import refuse_strangers
