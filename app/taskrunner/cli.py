@@ -42,7 +42,7 @@ ALONE = ("top", "doctor", "health", "version")  # without actions
 ASKED = ("roles", "http_host", "http_port", "scheduler_host", "scheduler_port", "worker_host", "worker_port")
 EXAMINED = (
     *("db_dsn", "data_dir", "scheduler_address", "scheduler_host", "scheduler_port", "api_url", "api_token"),
-    *("tls_cert", "tls_key", "tls_ca", "lease", "cancel_grace", "retention"),
+    *("pgbouncer", "tls_cert", "tls_key", "tls_ca", "lease", "cancel_grace", "retention"),
 )
 KINDS: dict[Any, str] = {float: "SECONDS", int: "NUMBER", Path: "FOLDER"}
 

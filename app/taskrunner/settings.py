@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     retention: float = Field(604_800, ge=86_400, description="how long finished tasks are kept; whole days are dropped")
 
     # The command line.
-    api_url: str = Field("http://localhost:8080", description="where the service is, for `taskrunner task` and the Python client")
+    api_url: str = Field("http://localhost:8080", description="where the service is, for the command line and the Python client")
     api_token: SecretStr | None = Field(None, description="token that they send along")
 
     traces: bool = Field(default=False, description="send traces by OpenTelemetry, as its variables OTEL_… say; needs taskrunner[otel]")

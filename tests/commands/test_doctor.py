@@ -5,6 +5,7 @@ import json
 import re
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -16,6 +17,7 @@ from taskrunner.client import Client
 from taskrunner.commands.doctor import server as server_checks
 from taskrunner.commands.doctor.finding import Limits, Patient, Severity
 from taskrunner.commands.doctor.report import NAMES, examine
+from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.process import opened
 from taskrunner.settings import Settings
 from taskrunner.store.embedded import Embedded
@@ -145,6 +147,8 @@ async def test_who_is_not_reached(patient: Bed, unused_tcp_port: int) -> None:
         report = await patient.examine(scheduler_address=f"{where['scheduler']},{nobody},nowhere.invalid:1")
     found = [finding.what for name, finding in report.findings if name == "schedulers"]
     assert [what.split()[2] for what in found] == [nobody, "nowhere.invalid:1"]
+    behind = await patient.examine(pgbouncer=True)
+    assert [finding.severity for name, finding in behind.findings if name == "schedulers"] == [Severity.WARNING]
 
 
 async def test_what_it_says_and_its_code(patient: Bed, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,10 +168,13 @@ async def test_what_it_says_and_its_code(patient: Bed, capsys: pytest.CaptureFix
     assert (document["healthy"], tuple(document["checks"]), len(document["findings"])) == (True, NAMES, 1)
 
 
-async def test_it_changes_nothing(patient: Bed) -> None:
+async def test_it_changes_nothing_and_leaves_no_setting_behind(patient: Bed) -> None:
     async with examination(patient.dsn) as look:
-        with pytest.raises(Exception, match="read-only"):
-            await look._connection.execute("delete from sessions")
+        with pytest.raises(TaskrunnerError, match="read-only"):
+            await look.ask("drain_session", id=uuid4())
+        assert [row.setting for row in await look.ask("doctor_settings", names=["default_transaction_read_only"])] == ["off"]
+        # As the next client of a pooler would find it.
+        assert await (await look._connection.execute("show statement_timeout")).fetchone() == ("0",)
 
 
 def test_the_indexes_that_must_be_there_are_those_of_the_schema() -> None:

@@ -1,6 +1,8 @@
 """``taskrunner task export``: every task once, whatever breaks it off."""
 
+import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,33 @@ async def test_filters_and_json(do: Do, api: Api, tmp_path: Path) -> None:
     assert [task["id"] for task in read(file)] == ids
 
 
+async def test_an_export_becomes_new_tasks_as_the_documents_say(do: Do, api: Api, tmp_path: Path) -> None:
+    fields = re.search(r"jq -c '{(.+)}'", (Path(__file__).parents[2] / "docs" / "cli.md").read_text())
+    assert fields
+    await fill(api, 2)
+    await do("export", str(tmp_path / "out"))
+    kept = [{name: task[name] for name in fields[1].split(", ")} for task in read(tmp_path / "out")]
+    (tmp_path / "in").write_text("".join(json.dumps(task) + "\n" for task in kept))
+    code, out, err = await do("import", str(tmp_path / "in"))
+    assert (code, out.partition(" in ")[0], err) == (0, "2 tasks created", "")
+
+
+async def test_a_token_without_payloads_exports_nothing(run: Do, api: Api, tmp_path: Path) -> None:
+    ids, file = await fill(api, 1), tmp_path / "all"
+    tokens = {}
+    for scope in ("read", "payloads"):
+        _, tokens[scope], _ = await run("token", "create", scope, f"--scopes={scope}", f"--db-dsn={api.dsn}")
+    async with asyncio.timeout(15):
+        while (await run("task", "list"))[0] == 0:  # the API looks for tokens now and then
+            await asyncio.sleep(0.05)
+    code, _, err = await run("task", "list")
+    assert (code, "set TASKRUNNER_API_TOKEN (--api-token)" in err, err.count("\n")) == (1, True, 1)
+    code, _, err = await run("task", "export", str(file), f"--api-token={tokens['read']}")
+    assert (code, "the scope payloads" in err) == (2, True)
+    assert (await run("task", "export", str(file), f"--api-token={tokens['payloads']}"))[0] == 0
+    assert [task["id"] for task in read(file)] == ids
+
+
 async def test_a_finished_file_is_not_touched(do: Do, api: Api, tmp_path: Path) -> None:
     file = tmp_path / "mine"
     file.write_text("precious")
@@ -57,13 +86,13 @@ async def test_a_finished_file_is_not_touched(do: Do, api: Api, tmp_path: Path) 
 
 
 class Weak(Client):
-    """A client whose service goes away in the middle of the third page."""
+    """A client whose service is away at first, and again after two pages."""
 
     pages = 0
 
     async def page(self, cursor: str | None = None, *, limit: int = 100, **filters: Any) -> Page:
         self.pages += 1
-        if self.pages == 3:
+        if self.pages in (1, 4):
             raise Unreachable("the lights went out")
         return await super().page(cursor, limit=limit, **filters)
 
@@ -72,8 +101,9 @@ async def test_it_goes_on_where_it_was_broken_off(do: Do, api: Api, tmp_path: Pa
     ids = await fill(api, 1_777)
     file = tmp_path / "all"
     async with Weak(str(api.http._base_url)) as client:
-        with pytest.raises(Unreachable):
-            await exporting.export(client, str(file), {"tag": []}, as_json=False)
+        for _ in range(2):
+            with pytest.raises(Unreachable):
+                await exporting.export(client, str(file), {"tag": []}, as_json=False)
     assert [task["id"] for task in read(file)] == ids[:1_000]
     await fill(api, 10)  # newer tasks are not meant
     with file.open("ab") as torn:  # a page that was written when the place was not yet

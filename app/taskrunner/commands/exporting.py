@@ -26,7 +26,7 @@ class _Place(NamedTuple):
 
 
 async def export(client: Client, name: str, filters: Mapping[str, Any], *, as_json: bool) -> int:
-    """Write the tasks to the file, or to standard output for ``-``; 0. Says how many on standard error where the tasks go out themselves.
+    """Write the tasks to the file, or to standard output for ``-``; 0.
 
     Raises Misused for a file that is there already and complete, or was begun with other filters.
     """
@@ -36,9 +36,9 @@ async def export(client: Client, name: str, filters: Mapping[str, Any], *, as_js
     path = Path(name)
     note = path.with_name(f"{path.name}.place")
     begun = _begun(path, note, filters)
-    with path.open("r+b" if note.exists() else "xb") as file:  # noqa: ASYNC230 — a local file is opened at once
+    _remember(note, begun, filters)
+    with path.open("ab") as file:  # noqa: ASYNC230 — a local file is opened at once
         file.truncate(begun.size)
-        file.seek(begun.size)
         n, seconds = await _write(client, file, filters, begun, note)
     note.unlink(missing_ok=True)
     if as_json:
@@ -58,7 +58,7 @@ def _begun(path: Path, note: Path, filters: Mapping[str, Any]) -> _Place:
     found = orjson.loads(note.read_bytes())
     if found["filters"] != filters:
         raise Misused(f"{path} was begun with other filters ({found['filters']}): give the same, or remove {path} and {note}")
-    if not path.exists() or path.stat().st_size < found["size"]:
+    if (path.stat().st_size if path.exists() else 0) < found["size"]:
         raise Misused(f"{note} belongs to a longer {path} than there is: remove both and begin anew")
     return _Place(found["size"], found["tasks"], found["cursor"])
 
@@ -82,12 +82,12 @@ async def _write(client: Client, file: IO[bytes], filters: Mapping[str, Any], at
             if cursor is None:
                 return n, bar.seconds
             if note is not None:
-                _remember(note, {"size": size, "tasks": n, "cursor": cursor, "filters": filters})
+                _remember(note, _Place(size, n, cursor), filters)
     finally:
         bar.clear()
 
 
-def _remember(note: Path, place: Mapping[str, Any]) -> None:
+def _remember(note: Path, at: _Place, filters: Mapping[str, Any]) -> None:
     fresh = note.with_name(f"{note.name}.new")
-    fresh.write_bytes(orjson.dumps(place))
+    fresh.write_bytes(orjson.dumps({**at._asdict(), "filters": filters}))
     fresh.replace(note)

@@ -14,7 +14,8 @@ from taskrunner.store.migrate import schema_files
 from taskrunner.store.pool import translated
 from taskrunner.store.queries import sql
 
-SESSION = "set default_transaction_read_only = on; set statement_timeout = '15s'; set lock_timeout = '1s'; set timezone = 'UTC'"
+# Of each transaction, not of the session: behind a pooler the session is somebody else's next.
+BOUNDS = "set transaction read only; set local statement_timeout = '15s'; set local lock_timeout = '1s'; set local timezone = 'UTC'"
 INDEX = re.compile(r"(?im)^\s*(create|drop)\s+(?:unique\s+)?index\s+(?:concurrently\s+)?(?:if\s+(?:not\s+)?exists\s+)?(\w+)")
 
 
@@ -31,7 +32,8 @@ class Examination:
         """
         try:
             with translated():
-                async with self._connection.cursor(row_factory=namedtuple_row) as cursor:
+                async with self._connection.transaction(), self._connection.cursor(row_factory=namedtuple_row) as cursor:
+                    await cursor.execute(BOUNDS)
                     return await (await cursor.execute(sql(name), parameters)).fetchall()
         except psycopg.Error as error:
             raise ConfigurationError(f"the database refuses to say: {error.diag.message_primary or error}") from error
@@ -47,7 +49,6 @@ async def examination(dsn: str) -> AsyncIterator[Examination]:
     except psycopg.Error as error:
         raise Unavailable(" ".join(str(error).split())) from error
     async with connection:
-        await connection.execute(SESSION)
         yield Examination(connection)
 
 

@@ -20,6 +20,10 @@ async def schedulers(patient: Patient) -> list[Finding]:
         silent = silent if named else {}
         remedy = "start it, look at its log, or take it out of SCHEDULER_ADDRESS"
         return [warning(f"the scheduler {address} does not serve: {trouble}", remedy) for address, trouble in silent.items()]
+    if settings.pgbouncer and not named:  # nobody listens, and whose a connection is cannot be told
+        return [
+            warning(f"no scheduler serves on {near}, and others cannot be seen behind PgBouncer", "set SCHEDULER_ADDRESS to where they are")
+        ]
     what = "; ".join(f"{address}: {trouble}" for address, trouble in silent.items()) or "none listens at the database"
     remedy = "start one: taskrunner --roles=scheduler; or set SCHEDULER_ADDRESS to where they are"
     return [critical(f"no scheduler was found ({what}): without one nothing is claimed, settled or kept up", remedy)]
