@@ -67,7 +67,7 @@ async def test_a_claim_of_large_payloads_goes_out_in_several_messages(house: Hou
     """Nobody foretold their size; a single message of them would be more than a worker takes."""
     n, size = 40, 250_000
     await house.store.create([NewTask(task_type="t", payload=f'"{"x" * size}"') for _ in range(n)])
-    address, _ = await house.scheduler()
+    address, _ = await house.scheduler(lease=30)
     man = await house.workman(address, slots=n)
     sizes: list[int] = []
     got: set[bytes] = set()
@@ -100,3 +100,38 @@ async def test_what_waits_to_be_written_has_a_bound(desk: Desk, monkeypatch: pyt
             await crowded.flushed()
         loop.cancel()
     assert await desk.statuses(held.ids) == ["COMPLETED"] * 30
+
+
+RESULTS = {
+    "NUL": b'"a\\u0000b"',
+    "lone surrogate": b'"\\ud800"',
+    "broken UTF-8": b'"\xff\xfe"',
+    "no JSON": b"{",
+    "NaN": b"NaN",
+    "depth 20,000": b"[" * 20_000 + b"]" * 20_000,
+    "5,000 digits": b"9" * 5_000,
+    "1e400000": b"1e400000",
+    "10 MB": b'"' + b"x" * 10_000_000 + b'"',
+    "raw NUL": b"\0",
+}
+
+
+async def test_f37_what_a_foreign_worker_reports_is_stored_or_refused_and_never_in_the_way(house: House) -> None:
+    """Results and errors of a worker that checks nothing: each task ends, those beside it in the same message, too."""
+    ids = [task.id for task in await house.store.create([NewTask(task_type="t", payload="{}", max_attempts=1) for _ in range(40)])]
+    address, _ = await house.scheduler(lease=30)
+    man = await house.workman(address, slots=40)
+    await man.take(40)
+    order = [*man.held]
+    good = [b'"fine"'] * 10
+    await man.report(Outcome.COMPLETED, order[:20], results=[one for pair in zip(good, RESULTS.values(), strict=True) for one in pair])
+    errors = ["a\0b", "x" * 1_000_000, "\N{REPLACEMENT CHARACTER}", "", "\x1b[31m"] * 2
+    await man.report(Outcome.FAILED, order[20:30], errors=errors, tracebacks=errors)
+    await man.report(Outcome.RETRY, order[30:], errors=errors, tracebacks=errors, delays=bytes(80))
+    found = {task.id.bytes: task for task in await house.store.get_many(ids)}
+    assert [str(found[id_].status) for id_ in order[:20:2]] == ["COMPLETED"] * 10
+    ends = dict(zip(RESULTS, (found[id_] for id_ in order[1:20:2]), strict=True))
+    assert {name for name, task in ends.items() if task.status == "COMPLETED"} <= {"broken UTF-8", "10 MB", "5,000 digits"}
+    assert all("cannot be stored" in str(task.error) for task in ends.values() if task.status == "FAILED")
+    assert {str(found[id_].status) for id_ in order[20:]} == {"FAILED"}
+    assert max(len(str(found[id_].error)) for id_ in order[20:]) <= settler.LONGEST_ERROR

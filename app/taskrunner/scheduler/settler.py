@@ -22,6 +22,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 LONGEST_DELAY = 366 * 86_400.0
 LONGEST_MESSAGE = 500  # characters of progress
+LONGEST_ERROR = 10_000  # characters of an error or a traceback: more than our own workers send
 MOST = 1_000  # tasks in one statement, unless a single message has more
 MOST_HELD = 64 << 20  # bytes that wait to be written; beyond that no stream is read until half of them are
 
@@ -197,8 +198,8 @@ def _batch(reports: list[_Report]) -> Batch:
         epochs=b"".join(report.outcomes.epochs for report in reports),
         sessions=_owners([(report.session, report.n) for report in reports]),
         results=_gather([(report.outcomes.results, report.n) for report in reports], lambda json: json.decode("utf-8", "replace")),
-        errors=_gather([(report.outcomes.errors, report.n) for report in reports], str) or [None] * n,
-        tracebacks=_gather([(report.outcomes.tracebacks, report.n) for report in reports], str) or [None] * n,
+        errors=_gather([(report.outcomes.errors, report.n) for report in reports], _cut) or [None] * n,
+        tracebacks=_gather([(report.outcomes.tracebacks, report.n) for report in reports], _cut) or [None] * n,
         delays=None if completed else [delay for report in reports for delay in _delays(report)],
         run_ms=b"".join(report.outcomes.run_ms or bytes(4 * report.n) for report in reports),
     )
@@ -209,6 +210,10 @@ def _owners(reports: Sequence[tuple[Session, int]]) -> bytes:
     if len({session.id for session, _ in reports}) == 1:
         return reports[0][0].id.bytes
     return b"".join(session.id.bytes * n for session, n in reports)
+
+
+def _cut(text: str) -> str:
+    return text[:LONGEST_ERROR]
 
 
 def _size(progress: Progress) -> int:
