@@ -1,5 +1,6 @@
 """The manifests of deploy/kubernetes: what a cluster would refuse, and what it would take and then not work."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 import kubernetes_validate
 import pytest
 import yaml
+from deploy.image import instructions
 from deploy.kustomize import Object, build, containers, find
 
 from taskrunner.api import role as api
@@ -22,7 +24,7 @@ from taskrunner.store.tasks import open_store
 
 TOP = Path(__file__).parents[2]
 FOLDER = TOP / "deploy" / "kubernetes"
-OTHERS = {"cert-manager.io/v1", "keda.sh/v1alpha1"}  # kinds that a cluster learns from those
+OTHERS = {"cert-manager.io/v1", "keda.sh/v1alpha1", "monitoring.coreos.com/v1"}  # kinds that a cluster learns from those
 ROLES = {"api", "scheduler", "worker"}
 KNOWN = {env_name(name): name for name in Settings.model_fields}
 
@@ -40,6 +42,16 @@ def environment(objects: list[Object], container: Object) -> dict[str, str]:
         (one,) = find(objects, kind, reference["name"])
         found |= one.get("stringData") or one["data"]
     return found | {one["name"]: one["value"] for one in container.get("env", ())}
+
+
+def image_environment() -> dict[str, str]:
+    """What the image sets."""
+    last: dict[str, str] = {}
+    for word, rest in instructions(TOP / "Dockerfile"):
+        last = {} if word == "FROM" else last
+        if word == "ENV":
+            last |= dict(part.split("=", 1) for part in shlex.split(rest))
+    return last
 
 
 @contextmanager
@@ -111,11 +123,11 @@ def test_ports_have_one_name_and_are_what_the_settings_say(objects: list[Object]
         named = {port["name"]: port["containerPort"] for port in container.get("ports", ())}
         ports[one["metadata"]["name"]] = named
         with settings_of(objects, container, monkeypatch) as settings:
-            for role, port in (("http", settings.http_port), ("grpc", settings.scheduler_port)):
+            for role, port in (("http", settings.http_port), ("grpc", settings.scheduler_port), ("metrics", settings.metrics_port)):
                 assert named.get(role, port) == port
-            if "grpc" in named or "http" in named:
-                host = settings.http_host if "http" in named else settings.scheduler_host
-                assert host == "0.0.0.0", "a port that nobody else reaches"
+            listens = {"http": "HTTP_HOST", "metrics": "HTTP_HOST", "grpc": "SCHEDULER_HOST"}
+            hosts = image_environment() | environment(objects, container)
+            assert {hosts[listens[role]] for role in named} == {"0.0.0.0"}, "a port that nobody else reaches"
     for service in find(objects, "Service"):
         assert all(port["targetPort"] in ports[service["metadata"]["name"]] for port in service["spec"]["ports"])
     (scheduler,) = find(objects, "Service", "taskrunner-scheduler")
@@ -198,10 +210,34 @@ async def test_the_backlog_is_asked_where_it_is_with_a_token_that_may(objects: l
     assert name in Now.__annotations__
     (authentication,) = find(objects, "TriggerAuthentication", trigger["authenticationRef"]["name"])
     (reference,) = authentication["spec"]["secretTargetRef"]
+    assert scopes_of_secret(objects, reference) == {Scope(scope)}
+
+
+async def test_metrics_are_asked_where_they_are_with_a_token_that_may(objects: list[Object], dsn: str) -> None:
+    async with open_store(dsn, Settings()) as store:
+        paths = document(api.Rooms(store).routes())["paths"]
+    seen: set[str] = set()
+    for monitor in find(objects, "PodMonitor"):
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        chosen = monitor["spec"]["selector"]
+        roles = {chosen["matchLabels"].get("app.kubernetes.io/component")} - {None}
+        roles |= {role for rule in chosen.get("matchExpressions", ()) for role in rule["values"]}
+        seen |= roles
+        for role in roles:
+            (container,) = [container for _, container in containers(objects) if container["name"] == role]
+            assert endpoint["port"] in [port["name"] for port in container["ports"]]
+        if roles == {"api"}:
+            ((scope,),) = paths[endpoint["path"]]["get"]["security"][0].values()
+            assert scopes_of_secret(objects, endpoint["authorization"]["credentials"]) == {Scope(scope)}
+    assert seen == ROLES
+
+
+def scopes_of_secret(objects: list[Object], reference: Object) -> frozenset[Scope]:
+    """What the token that is in a secret is good for, by the settings of the API."""
     (tokens,) = [one["stringData"] for one in find(objects, "Secret") if "TASKRUNNER_API_TOKENS" in one["stringData"]]
     known = {secret: scopes for scopes, secret in map(token_of, tokens["TASKRUNNER_API_TOKENS"].split(","))}
     (given,) = [one["stringData"] for one in find(objects, "Secret") if one["metadata"]["name"] == reference["name"]]
-    assert known[given[reference["key"]]] == {Scope(scope)}
+    return known[given[reference["key"]]]
 
 
 def test_containers_may_do_little(objects: list[Object]) -> None:
