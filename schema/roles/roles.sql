@@ -82,17 +82,20 @@ $owners$;
 
 grant select on goose_db_version to taskrunner_scheduler, taskrunner_api;
 
+-- Locking a row (FOR UPDATE) takes the right to update, also where it is only deleted then.
+
 -- The engine.
 grant select on tasks to taskrunner_scheduler, taskrunner_api;
 grant select, insert, update, delete on tasks_live, sessions to taskrunner_scheduler;
-grant select, insert, delete on tally, minutes, failures to taskrunner_scheduler;
-grant select, delete on idempotency_keys to taskrunner_scheduler;
+grant select, insert, update, delete on tally, minutes, failures to taskrunner_scheduler;
+grant select, update, delete on idempotency_keys to taskrunner_scheduler;
 grant select on gates to taskrunner_scheduler;
 
 -- The HTTP API: also the worker's door over HTTP, which claims and settles.
 grant select, insert, update, delete on tasks_live, gates, idempotency_keys, bulk_operations to taskrunner_api;
 grant select, insert, update on sessions to taskrunner_api;
-grant select, insert, delete on tasks_finished, attempts to taskrunner_api;
+grant select, insert, update, delete on tasks_finished to taskrunner_api;
+grant select, insert, delete on attempts to taskrunner_api;
 grant select, insert on tally, minutes, failures to taskrunner_api;
 grant select on tokens to taskrunner_api;
 grant update (last_used_at) on tokens to taskrunner_api; -- it cannot make one

@@ -56,6 +56,14 @@ async def test_who_may_not_see_payloads_sees_the_rest(shut: Api) -> None:
                 assert text.count("hunter2") == (8 if '"attempts"' in text else 6)
 
 
+async def test_who_may_not_see_errors_cannot_look_for_them(shut: Api) -> None:
+    for scope, status in ((Scope.READ, 403), (Scope.PAYLOADS, 200)):
+        async with caller(shut, TOKENS[scope]) as known:
+            for path in ("/api/tasks?error=hunter2", "/api/tasks/count?error=hunter2"):
+                async with known.http.get(path) as answer:
+                    assert answer.status == status, path
+
+
 async def test_events_are_hidden_too(shut: Api) -> None:
     async with AsyncExitStack() as stack:
         write, read, payloads = [

@@ -44,6 +44,17 @@ def caller_of(request: web.Request) -> Caller:
     return request[CALLER]
 
 
+def need(scope: Scope, caller: Caller) -> None:
+    """Raises Problem, 403, for a caller whose token is not good for ``scope``."""
+    if scope not in caller.scopes:
+        raise Problem(
+            403,
+            "forbidden",
+            f"this token is not good for that: it needs the scope {scope}",
+            headers={hdrs.WWW_AUTHENTICATE: f'Bearer realm="taskrunner", error="insufficient_scope", scope="{scope}"'},
+        )
+
+
 class Gate:
     """Lets callers in, or not. Where no token was ever made the service is open, to this machine and to whoever the operator says."""
 
@@ -91,13 +102,7 @@ class Gate:
         caller, secret = await self.caller(request)
         if caller is None:
             raise _unauthorized(secret)
-        if scope not in caller.scopes:
-            raise Problem(
-                403,
-                "forbidden",
-                f"this token is not good for that: it needs the scope {scope}",
-                headers={hdrs.WWW_AUTHENTICATE: f'Bearer realm="taskrunner", error="insufficient_scope", scope="{scope}"'},
-            )
+        need(scope, caller)
         return caller
 
     async def caller(self, request: web.Request) -> tuple[Caller | None, str | None]:

@@ -134,6 +134,8 @@ def translated(*, writes: bool = False) -> Iterator[None]:
         raise Unavailable(f"the database is busy: {_line(error)}") from error
     except (errors.UndefinedTable, errors.UndefinedFunction) as error:
         raise Unavailable("the schema is not there yet; a scheduler makes it when it starts, or `taskrunner migrate up`") from error
+    except errors.InsufficientPrivilege as error:
+        raise Unavailable(f"the role of DB_DSN may not do that: {_line(error)}; schema/roles/roles.sql grants what is needed") from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         if writes and (error.sqlstate or "08000") in UNKNOWN_STATES:
             raise OutcomeUnknown("the connection to the database broke while it was writing; whether it did is not known") from error
