@@ -48,7 +48,7 @@ class Client:
 
     def body(self, n: int, task_type: str, **payload: Any) -> dict[str, Any]:
         """What is POSTed for the task of that number."""
-        fields = {name: payload.pop(name) for name in ("delay", "queue", "run_at") if name in payload}
+        fields: dict[str, Any] = {name: payload.pop(name) for name in ("delay", "queue", "run_at") if name in payload}
         return {"task_type": task_type, "payload": {"n": n, "scenario": self._scenario, "seconds": 0.02, **payload}, **fields}
 
     async def _send(self, session: aiohttp.ClientSession, n: int, body: dict[str, Any], headers: dict[str, str]) -> None:

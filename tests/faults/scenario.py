@@ -65,6 +65,11 @@ class Scenario:
                 found[entry["run"]].end, found[entry["run"]].how = entry["at"], entry["event"]
         return [run for run in found.values() if run.task in mine]
 
+    async def starts_after(self, at: float, within: float) -> float:
+        """Wait for the first start after that time; how long after it that was."""
+        await until(lambda: any(run.start > at for run in self.runs()), within=within, what="the first start")
+        return min(run.start for run in self.runs() if run.start > at) - at
+
     async def evidence(self) -> Evidence:
         """All that is known about the tasks of this scenario."""
         ask, mine = self.cluster.server.ask, [self.name]

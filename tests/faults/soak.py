@@ -131,11 +131,17 @@ async def soak(folder: Path, *, minutes: float, seed: str, rate: float) -> dict[
             task.cancel()
         quiet = now()
         await town.start()
-        seen = await row.drained(BACKLOG)
+        stuck = ""
+        try:
+            await row.drained(BACKLOG)
+        except AssertionError as error:  # what it was is to be seen below
+            stuck = str(error)
+        seen = await row.evidence()
         drained = now() - quiet
         keeping.cancel()
     (folder / "story.json").write_text(json.dumps(nemesis.story))
     tale = _tale(seen, row.client, gauge, warm, calm)
+    tale["bad"] += [stuck] if stuck else []
     _write_down(folder, seen, seen.second_runs().get("unexplained", []))
     return {
         "seed": seed,

@@ -39,9 +39,7 @@ async def test_f12_postgres_restarts_ten_times(town: Cluster) -> None:
         for _ in range(10):
             await town.server.stop()
             await town.server.start()
-            ready = now()
-            await until(lambda ready=ready: any(run.start > ready for run in row.runs()), within=10, what="the first start")
-            pauses.append(now() - ready)
+            pauses.append(await row.starts_after(now(), within=10))
             await asyncio.sleep(1)
         await load
         seen = await row.drained()
@@ -63,9 +61,7 @@ async def test_f19_a_table_is_locked(town: Cluster, seconds: int) -> None:
         async with await psycopg.AsyncConnection.connect(town.server.dsn) as connection:
             await connection.execute("lock table tasks")
             await asyncio.sleep(seconds)  # the fault itself
-        free = now()
-        await until(lambda: any(run.start > free for run in row.runs()), within=10, what="the first start")
-        row.figure(f"all of tasks locked for {seconds} s: the first start afterwards", now() - free, bound=1)
+        row.figure(f"all of tasks locked for {seconds} s: the first start afterwards", await row.starts_after(now(), within=10), bound=1)
         await load
         seen = await row.drained()
         assert set(row.client.refused.values()) <= {503}

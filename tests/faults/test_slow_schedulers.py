@@ -33,9 +33,8 @@ async def test_f07_no_scheduler_for_two_leases(town: Cluster) -> None:
         await asyncio.sleep(2 * LEASE)  # the fault itself
         back = town.launch(SCHEDULERS[0])
         await back.said("ready")
-        ready = now()
-        await until(lambda: any(run.start > ready for run in row.runs()), within=20, what="the first start")
-        row.figure("no scheduler for two leases: the first start after one is ready", now() - ready, bound=2)
+        took = await row.starts_after(now(), within=20)
+        row.figure("no scheduler for two leases: the first start after one is ready", took, bound=2)
         await load
         seen = await row.drained()
         assert row.client.refused == {}, "tasks are taken without a scheduler"
@@ -140,8 +139,7 @@ async def test_f35_a_new_version_takes_over_one_by_one(old: Cluster) -> None:
             process = old.launch(name)
             await process.said("connected" if name in WORKERS else "ready")
             if name not in WORKERS:
-                ready = now()
-                await until(lambda ready=ready: any(run.start > ready for run in row.runs()), within=20, what="tasks that run")
+                await row.starts_after(now(), within=20)
             if name in doors:
                 await until(old._open, within=20, what="the door")
             row.client.turn_to(*doors.values())
