@@ -95,13 +95,14 @@ class Evidence:
     def second_runs(self) -> dict[str, list[Run]]:
         """Runs after the first of a task, by what the run before them met: died, cut off, asked to stop, failed, or unexplained."""
         found: dict[str, list[Run]] = defaultdict(list)
+        absences = _by_holder(self.absences)
         for runs in self.runs_by_task.values():
             for first, second in pairwise(runs):
-                found[self._why(first, second)].append(second)
+                found[self._why(first, second, absences[first.holder])].append(second)
         return found
 
-    def _why(self, first: Run, second: Run) -> str:
-        mine = [a for a in self.absences if a.holder == first.holder and a.to >= first.start and a.since <= second.start]
+    def _why(self, first: Run, second: Run, absences: list[Absence]) -> str:
+        mine = [absence for absence in absences if absence.to >= first.start and absence.since <= second.start]
         if any(absence.to == FOREVER for absence in mine):
             return "died"
         if any(absence.to - absence.since >= EARLY for absence in mine):
@@ -182,10 +183,12 @@ def _one_result(seen: Evidence) -> Iterator[str]:
 
 def _overlaps(seen: Evidence) -> Iterator[str]:
     """I6"""
+    absences = _by_holder(seen.absences)
+    timed_out = {row.task for row in seen.rows if (row.error or "").startswith("timed out")}
     for task, runs in seen.runs_by_task.items():
         for at, first in enumerate(runs):
-            gone = min((a.since for a in seen.absences if a.holder == first.holder and a.to >= first.start), default=FOREVER)
-            killed = any(row.task == task and (row.error or "").startswith("timed out") for row in seen.rows)
+            gone = min((a.since for a in absences[first.holder] if a.to >= first.start), default=FOREVER)
+            killed = task in timed_out
             if first.end is None and gone == FOREVER and not killed:
                 yield f"task {task} attempt {first.attempt} never came to its end in process {first.holder}, which lives"
             for second in runs[at + 1 :]:
@@ -225,4 +228,11 @@ def _by_task(changes: Sequence[Change]) -> dict[str, list[Change]]:
     found: dict[str, list[Change]] = defaultdict(list)
     for change in changes:
         found[change.task].append(change)
+    return found
+
+
+def _by_holder(absences: Sequence[Absence]) -> dict[int, list[Absence]]:
+    found: dict[int, list[Absence]] = defaultdict(list)
+    for absence in absences:
+        found[absence.holder].append(absence)
     return found
