@@ -49,6 +49,34 @@ async def test_what_waits_goes_together(api: Api) -> None:
     assert await commits(api) == 2
 
 
+async def test_a_statement_holds_a_bounded_number_of_bytes(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(creator_room, "BYTES", 100_000)
+    creator = Creator(api.store)
+    large = NewTask(task_type="x", payload='"' + "y" * 20_000 + '"')
+    async with asyncio.TaskGroup() as group:
+        asks = [group.create_task(creator.create(large)) for _ in range(13)]
+        await asyncio.sleep(0)
+        group.create_task(creator.run())
+        creator.close()
+    assert len({ask.result().id for ask in asks}) == 13
+    assert await api.sql("select count(*) from tasks_live group by xmin::text order by 1") == [(3,), (5,), (5,)]
+
+
+async def test_parts_that_nobody_has_begun_are_refused_when_it_stops(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(creator_room, "BYTES", 1)
+    creator = Creator(api.store)
+    async with await psycopg.AsyncConnection.connect(api.dsn) as stranger:
+        await stranger.execute("lock table tasks_live in exclusive mode")
+        asks = [asyncio.ensure_future(creator.create(TASK)) for _ in range(3)]
+        await asyncio.sleep(0)
+        runner = asyncio.ensure_future(creator.run())
+        await asyncio.sleep(0.2)
+        runner.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.wait([runner, *asks])
+    assert [type(ask.exception()) for ask in asks] == [OutcomeUnknown, Unavailable, Unavailable]
+
+
 async def test_bad_rows_do_not_fail_their_neighbours(api: Api) -> None:
     creator = Creator(api.store)
     async with asyncio.TaskGroup() as group:

@@ -41,6 +41,7 @@ async def create_task(request: web.Request, *, store: Store, creator: Creator) -
     """201 with the task, once it is committed; 200 with the live one that has its unique key, and ``deduplicated``."""
     body = await json_body(request, most=TASK_BYTES)
     (task,), key = in_trace([one_task(body)], trace_of(request)), await idempotency_key(request, body)
+    del body  # while it waits for the database, it needs only what is written
     if key is None and task.unique_key is None:
         created, headers = await creator.create(task), {}
     else:

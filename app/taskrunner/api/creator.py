@@ -5,7 +5,7 @@ when one of a batch does, each is sent alone.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from taskrunner.domain.errors import BadTask, Entangled, OutcomeUnknown, TaskrunnerError, Unavailable
@@ -16,10 +16,12 @@ from taskrunner.store.tasks import Store
 
 T = TypeVar("T")
 BATCH = 500
+BYTES = 4 << 20  # of payloads in one statement
 WAITING = 10_000
 PATIENCE = 5.0  # seconds that a create waits for the database to take those before it
 LONERS = 4  # connections for creates that wait for others
 
+STOPPING = "the service is stopping: ask again, it may be another one"
 BEHIND = "creates come faster than the database takes them: ask again later"
 STOPPED = "the service stopped while the database was committing: look for the task before you send it again"
 
@@ -60,6 +62,14 @@ class Creator:
         self._keyed.close()
 
     async def _send(self, batch: list[_Ask[Created]]) -> None:
+        try:
+            for part in _parts(batch):
+                await self._send_part(part)
+        except asyncio.CancelledError:
+            _refuse(batch, Unavailable(STOPPING))  # the parts that nobody has begun
+            raise
+
+    async def _send_part(self, batch: list[_Ask[Created]]) -> None:
         _shed(batch)
         try:
             while batch:
@@ -77,6 +87,14 @@ class Creator:
             raise
 
     async def _send_keyed(self, batch: list[_Ask[Answer]]) -> None:
+        try:
+            for part in _parts(batch):
+                await self._send_keyed_part(part)
+        except asyncio.CancelledError:
+            _refuse(batch, Unavailable(STOPPING))
+            raise
+
+    async def _send_keyed_part(self, batch: list[_Ask[Answer]]) -> None:
         _shed(batch)
         try:
             _answer(batch, await self._store.create_each([ask.request for ask in batch]) if batch else [])
@@ -111,8 +129,25 @@ async def _put(batcher: Batcher[_Ask[T]], request: Request) -> T:
     except asyncio.QueueFull:
         raise Unavailable(f"{WAITING} creates are waiting for the database already: ask again later") from None
     except Closed:
-        raise Unavailable("the service is stopping: ask again, it may be another one") from None
+        raise Unavailable(STOPPING) from None
     return await ask.answer
+
+
+def _parts(batch: list[_Ask[T]]) -> Iterator[list[_Ask[T]]]:
+    """The batch in pieces of about BYTES: what a statement holds, the driver copies several times."""
+    if sum(len(ask.request.task.payload) for ask in batch) <= BYTES:
+        yield batch
+        return
+    part: list[_Ask[T]] = []
+    size = 0
+    for ask in batch:
+        part.append(ask)
+        size += len(ask.request.task.payload)
+        if size >= BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _shed(batch: list[_Ask[T]]) -> None:
