@@ -20,8 +20,11 @@ Listen = Callable[[RawHandler], Awaitable[int]]
 Run = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 
 
-def make_context(*, timeout: float = 20, attempt: int = 1) -> Context:
-    return Context(id=uuid4().bytes, task_type="any", queue="default", attempt=attempt, max_attempts=5, timeout=timeout, run_at=0)
+def make_context(*, timeout: float = 20, attempt: int = 1, traceparent: bytes = b"") -> Context:
+    id_ = uuid4().bytes
+    return Context(
+        id=id_, task_type="any", queue="default", attempt=attempt, max_attempts=5, timeout=timeout, run_at=0, traceparent=traceparent
+    )
 
 
 async def call(handler: Handler, payload: Any, ctx: Context | None = None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from yarl import URL
 from taskrunner.handlers.address import Network, guarded_sockets
 from taskrunner.handlers.signing import webhook_headers
 from taskrunner.handlers.text import Line, storable
+from taskrunner.kit.trace import TRACEPARENT, current
 from taskrunner.sdk import Context, Fail, Handler, Retry, Verdict, task
 from taskrunner.sdk.handler import MARK
 
@@ -126,6 +127,9 @@ def _headers(keys: Sequence[bytes], ctx: Context, payload: Webhook, body: bytes 
     headers = {"user-agent": "taskrunner", "accept-encoding": "identity"}
     if body is not None:
         headers["content-type"] = "application/json"
+    trace = current() or ctx.traceparent
+    if trace is not None and TRACEPARENT.fullmatch(trace):
+        headers["traceparent"] = trace
     now = int(time.time())  # noqa: TID251 — the receiver compares it with the time of day
     return headers | payload.headers | webhook_headers(keys, message_id=ctx.task_id, timestamp=now, body=body or b"")
 
