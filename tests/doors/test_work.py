@@ -213,7 +213,7 @@ async def test_tasks_that_lost_a_worker_come_back_step_by_step(door: Door) -> No
     assert len(await door.claim(max=5)) == 1
     await door.sql("update tasks_live set crashes = 2")
     assert await door.claim(max=5) == []
-    await door.sql("update tasks_live set crashes = 1 where status = 'QUEUED'")
+    await door.sql("update tasks_live set crashes = 1, status = 'RUNNING' where status = 'QUEUED'")
     assert len(await door.claim(max=5)) == 1
 
 

@@ -56,10 +56,12 @@ class Model:
 
     def suspects(self, session: UUID, *, alone: bool) -> tuple[set[UUID], int]:
         """Who lost a worker (``alone``: more than one), and how many of them the session may get now."""
-        rows = {id_: row for id_, row in self.rows.items() if (row.crashes > 1 if alone else row.crashes == 1)}
-        held = [row.status for row in rows.values() if row.held and row.held[0] == session]
-        most = 1 - len(held) if alone else max(1, held.count(R)) - held.count(Q)
-        return {id_ for id_, row in rows.items() if row.status is P}, max(0, most)
+        can = {id_ for id_, row in self.rows.items() if row.status is P and (row.crashes > 1 if alone else row.crashes == 1)}
+        held = [(row.crashes > 1, row.status) for row in self.rows.values() if row.crashes and row.held and row.held[0] == session]
+        if alone:
+            return can, int(all(held == (False, R) for held in held))
+        most = 0 if (True, Q) in held else max(1, held.count((False, R))) - held.count((False, Q))
+        return can, max(0, most)
 
     def owns(self, id_: UUID, epoch: int) -> Row | None:
         row = self.rows[id_]

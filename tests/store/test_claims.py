@@ -227,13 +227,19 @@ async def test_tasks_that_lost_two_workers_come_alone_until_they_are_over(desk: 
     once = await suspects(desk, 3)
     seats = [(await desk.worker())._replace(free=10) for _ in range(2)]
     first = await desk.claims.claim_suspects(SERVES, seats, alone=True)
+    assert len(first) == 2
     assert {one.session for one in first} == {seat.session for seat in seats}
     held = pairs(seats[0], first)
     assert set(held.ids) < set(twice)
     await desk.settling.start(*held.blobs, held.session.bytes)
     assert await desk.claims.claim_suspects(SERVES, seats, alone=True) == []
-    assert set(pairs(seats[0], await desk.claims.claim_suspects(SERVES, seats[:1])).ids) < set(once)
+    beside = await desk.claims.claim_suspects(SERVES, seats)
+    assert [one.session for one in beside] == [seats[0].session], "nobody comes beside one that is not known to run"
+    other = pairs(seats[0], beside)
+    assert set(other.ids) < set(once)
     await desk.settling.settle(COMPLETED, held.done())
+    assert await desk.claims.claim_suspects(SERVES, seats, alone=True) == [], "nor does it beside another one that is not"
+    await desk.settling.start(*other.blobs, other.session.bytes)
     (last,) = await desk.claims.claim_suspects(SERVES, seats, alone=True)
     assert last.session == seats[0].session
 

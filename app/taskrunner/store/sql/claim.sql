@@ -41,13 +41,15 @@ from taken t join marks m using (lane) group by t.lane, t.session, m.mark_at, m.
 -- name: claim_suspects
 -- moves: PENDING -> QUEUED
 -- Who lost one worker comes back by a slow start: a session may hold as many that are not known to run as it runs already, or one.
--- Who lost more may have killed them all, and comes alone: one a session, until it is over.
+-- Who lost more may have killed them all, and comes alone: one a session, until it is over. Nobody else comes before it is known to run,
+-- and it does not come before all others are.
 with seats as materialized (
   select s.session, s.stream, row_number() over (order by k, s.ord) as seat
   from unnest(%(sessions)b::uuid[], %(streams)b::bigint[], %(free)b::int[]) with ordinality s (session, stream, free, ord)
   join sessions x on x.id = s.session and x.stream = s.stream and x.status = 'LIVE'
   cross join lateral (
-    select case when %(alone)b::boolean then 1 - count(*) filter (where h.crashes > 1)
+    select case when %(alone)b::boolean then 1 - count(*) filter (where h.crashes > 1 or h.status = 'QUEUED')
+                when bool_or(h.crashes > 1 and h.status = 'QUEUED') then 0
                 else greatest(count(*) filter (where h.crashes = 1 and h.status = 'RUNNING'), 1)
                   - count(*) filter (where h.crashes = 1 and h.status = 'QUEUED') end as places
     from tasks_live h where h.session = s.session and h.crashes > 0) h
