@@ -12,7 +12,7 @@ from grpclib.health.check import ServiceStatus
 from grpclib.health.service import OVERALL, Health
 from grpclib.server import Server
 
-from taskrunner.health import troubles
+from taskrunner.health import schedulers_behind, troubles
 from taskrunner.settings import Settings
 
 
@@ -86,3 +86,18 @@ async def test_nobody_listens(role: str, unused_tcp_port: int) -> None:
 async def test_a_port_that_nobody_knows_is_said() -> None:
     (found,) = await troubles(Settings(roles=("worker",), worker_port=0))
     assert found == "the worker cannot be asked: WORKER_PORT is 0, so only its own process knows the port"
+
+
+async def test_a_name_of_this_machine_is_one_place(monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int) -> None:
+    """``localhost`` has two addresses on many machines, and a server listens on one of them."""
+
+    async def both(_: str, port: int, **__: Any) -> list[tuple[Any, ...]]:
+        return [(0, 0, 0, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", both)
+    async with grpc(serving=True) as port:
+        served, silent = f"localhost:{port}", f"localhost:{unused_tcp_port}"
+        found = await schedulers_behind([served, silent], Settings())
+    assert found[served] is None
+    assert [*found] == [served, f"{silent} (127.0.0.2)", f"{silent} (127.0.0.1)"]
+    assert None not in [*found.values()][1:]

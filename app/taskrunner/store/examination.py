@@ -55,7 +55,8 @@ async def examination(dsn: str) -> AsyncIterator[Examination]:
 def indexes_of_schema() -> set[str]:
     """The names of the indexes that the files of this version make by CREATE INDEX."""
     found: set[str] = set()
-    for number, file in enumerate(sorted(schema_files().iterdir(), key=lambda file: file.name), 1):
+    files = sorted((file for file in schema_files().iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    for number, file in enumerate(files, 1):
         for statement in parse(number, file.name, file.read_text(encoding="utf-8")).up:
             for verb, name in INDEX.findall(statement.text):
                 (found.add if verb.lower() == "create" else found.discard)(name)
