@@ -23,7 +23,7 @@ from taskrunner.settings import Settings
 from taskrunner.wire import limits
 from taskrunner.wire.channel import open_channel
 from taskrunner.wire.codec import BadMessage, Codec
-from taskrunner.wire.limits import MOST_BEGUN, MOST_BYTES, MOST_STREAMS
+from taskrunner.wire.limits import MOST_BYTES, MOST_STREAMS
 from taskrunner.wire.pb.taskrunner.v1 import BeatRequest, DescribeReply, SchedulerMessage, WorkerMessage, WorkerStub
 from taskrunner.wire.server import serving
 from taskrunner.worker.service import WorkerService
@@ -288,7 +288,3 @@ def test_whatever_bytes_come_they_are_a_message_or_a_bad_one(kind: type, data: b
     for whole in (head + data, head + bytes((len(data) & 0x7F,)) + data[: len(data) & 0x7F]):
         with suppress(BadMessage):
             assert isinstance(Codec().decode(whole, kind), kind)
-
-
-def test_the_bounds_of_this_file_are_those_of_the_documents() -> None:
-    assert (MOST_BYTES, MOST_STREAMS, MOST_BEGUN) == (16 << 20, 16, 200)
