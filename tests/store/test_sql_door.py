@@ -132,9 +132,9 @@ async def test_the_caller_s_search_path_decides_nothing(desk: Desk) -> None:
 
 
 def test_cancel_ends_a_task_as_all_other_statements_do() -> None:
-    """The ending fragment stands a second time in the schema, which has no fragments: word by word."""
+    """The ending fragment stands a second time in the schema, which has no fragments: word by word, but for what our metrics are told."""
     (schema,) = [file.read_text() for file in schema_files().iterdir() if file.name == "00001_tasks.sql"]
     text = sql("cancel_pending")
     ending = text[text.index("kept as (") : text.index("select c.*")]
-    assert " ".join(ending.split()) in " ".join(schema.split())
+    assert " ".join(ending.split()).replace(" returning queue, task_type, outcome, n)", ")") in " ".join(schema.split())
     assert re.search(r"fragment: ending", files("taskrunner.store").joinpath("sql/tasks.sql").read_text())
