@@ -152,6 +152,22 @@ async def test_sums_say_the_same_in_fewer_rows(desk: Desk) -> None:
     assert await desk.rows("select xmin::text from failures") == [settled]  # nothing is rewritten where there is nothing to sum
 
 
+async def test_what_is_older_than_a_day_is_kept_by_the_hour(desk: Desk) -> None:
+    old, new = "date_trunc('hour', now()) - interval '30 hours'", "now() - interval '2 hours'"
+    for at in (f"{old} + interval '1 minute'", f"{old} + interval '59 minutes'", f"{old} + interval '61 minutes'", new):
+        await desk.db.execute(f"insert into minutes (minute, queue, task_type, measure, n) values ({at}, 'q', 't', 'created', 3)".encode())
+        await desk.db.execute(
+            f"insert into tally (minute, queue, task_type, outcome, n, run_ms) values ({at}, 'q', 't', 'COMPLETED', 3, 9)".encode()
+        )
+    for _ in range(2):
+        await desk.upkeep.fold()
+        for table in ("minutes", "tally"):
+            found = await desk.db.execute(f"select n, minute = date_trunc('hour', minute) as whole from {table} order by minute".encode())
+            rows = await found.fetchall()
+            assert [row["n"] for row in rows] == [6, 3, 3]
+            assert all(row["whole"] for row in rows[:2])
+
+
 async def test_days_that_were_kept_long_enough_are_forgotten(desk: Desk) -> None:
     await desk.rows(
         "insert into minutes (minute, queue, task_type, measure, n) values (now() - interval '9 days', 'q', 't', 'created', 1),"
@@ -221,6 +237,17 @@ async def test_all_tasks_of_one_kind_of_error_can_be_meant(desk: Desk, verb: str
     assert (done.status, done.done) == ("DONE", 3)
     assert await messages(desk) == {"no disk": 1}
     assert await desk.statuses(kept) == ["FAILED"]
+
+
+@pytest.mark.parametrize(
+    "error", ["100% of _ is \\ gone # 4711", "order 17\nand more", "x" * 150 + " 4711 " + "y" * 150, "4711", "'quoted' \"twice\" 12345"]
+)
+async def test_whatever_an_error_is_its_kind_finds_it(desk: Desk, error: str) -> None:
+    await desk.upkeep.make_leaves()
+    await fail(desk, "another one")
+    (task,) = await fail(desk, error)
+    (kind,) = [one.message for one in await Stats(desk.store).failures(3600) if one.example_id == task]
+    assert [found.id for found in await desk.store.list(TaskFilter(error=kind))] == [task]
 
 
 async def test_an_operation_from_before_there_was_the_filter_goes_on(desk: Desk) -> None:

@@ -39,5 +39,6 @@ class Upkeep:
     async def each_hour(self) -> None:
         """Make the leaves of the days to come, drop those whose retention is over."""
         await self._tables.make_leaves()
+        await self._tables.fold()
         for name in await self._tables.drop_leaves(retention=self._settings.retention):
             log.info("dropped a day that was kept long enough", leaf=name)

@@ -42,6 +42,13 @@ class Upkeep:
                 for statement in ("sum_tally", "sum_minutes", "sum_failures"):
                     await connection.execute(sql(statement))
 
+    async def fold(self) -> None:
+        """Keep the counts of days that are over by the hour."""
+        with translated():
+            async with self._pool.connection() as connection:
+                for statement in ("fold_tally", "fold_minutes"):
+                    await connection.execute(sql(statement))
+
     async def expire(self) -> int:
         """Fail waiting tasks whose ``expires_at`` has passed, a batch of them; how many."""
         with translated():

@@ -38,6 +38,25 @@ old as (
 insert into failures (hour, task_type, message, n, last_at, example)
 select hour, task_type, message, sum(n), max(last_at), (array_agg(example order by last_at desc nulls last))[1] from old group by hour, task_type, message
 
+-- name: fold_minutes
+-- What is older than a day is kept by the hour.
+with old as (
+  delete from minutes where ctid = any(array(
+    select ctid from minutes where minute < date_trunc('hour', now()) - interval '1 day' and minute <> date_trunc('hour', minute) limit 50000
+    for update skip locked))
+  returning *)
+insert into minutes (minute, queue, task_type, measure, bucket, n)
+select date_trunc('hour', minute), queue, task_type, measure, bucket, sum(n) from old group by 1, 2, 3, 4, 5
+
+-- name: fold_tally
+with old as (
+  delete from tally where ctid = any(array(
+    select ctid from tally where minute < date_trunc('hour', now()) - interval '1 day' and minute <> date_trunc('hour', minute) limit 50000
+    for update skip locked))
+  returning *)
+insert into tally (minute, queue, task_type, outcome, n, run_ms)
+select date_trunc('hour', minute), queue, task_type, outcome, sum(n), sum(run_ms) from old group by 1, 2, 3, 4
+
 -- name: forget_minutes
 with gone as (delete from minutes where minute < date_trunc('day', now() - %(age)s, 'UTC'))
 delete from failures where hour < date_trunc('day', now() - %(age)s, 'UTC')
