@@ -54,7 +54,6 @@ async def test_every_operation_has_a_name_of_its_own_and_says_what_it_does(api: 
     assert all(operation["summary"].endswith((".", ":")) or len(operation["summary"]) > 10 for operation in operations)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # hypothesis sees the API's loop, in the other thread, draw numbers
 @pytest.mark.timeout(120)
 async def test_strangers_find_no_answer_that_is_not_in_it(api: Api) -> None:
