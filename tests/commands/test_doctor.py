@@ -107,7 +107,13 @@ async def test_a_role_that_may_see_little(patient: Bed) -> None:
     assert "may not read goose_db_version" in found["schema"].what
     await patient.sql("grant select on goose_db_version to visitor")
     found = await patient.found(dsn=make_conninfo(patient.dsn, user="visitor"))
-    assert "the database refuses to say: permission denied for table" in found["backlog"].what
+    assert "permission denied for table" in found["backlog"].what
+
+
+@pytest.mark.parametrize("role", ["taskrunner_api", "taskrunner_scheduler"])
+async def test_the_roles_of_the_service_see_all_that_it_asks(role: str, patient: Bed) -> None:
+    await patient.sql((Path(__file__).parents[2] / "schema" / "roles" / "roles.sql").read_text())
+    assert await patient.found(dsn=make_conninfo(patient.dsn, user=role)) == {}
 
 
 async def test_a_server_that_may_lose_what_it_has(dsn: str) -> None:
