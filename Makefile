@@ -17,7 +17,7 @@ ALONE := tests/faults tests/system
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-faults soak check fix proto lock bench bench-peers bench-growth build clean python
+.PHONY: help run test test-faults soak check fix proto lock bench bench-peers bench-dashboard screenshots bench-growth build clean python
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,12 @@ bench: $(VENV)/.dev ## every figure of the README, about 5 minutes on an idle ma
 
 bench-peers: $(VENV)/.dev ## draining beside graphile-worker, pgqueuer and procrastinate; needs node and npm
 	$(BIN)/python tests/bench/run.py --peers --json .cache/bench/peers.json
+
+bench-dashboard: $(VENV)/.dev ## each view of the dashboard with 1,000,000 finished tasks, and what an open page costs; needs chromium
+	PYTHONPATH=app:tests $(BIN)/python -m e2e.measure
+
+screenshots: $(VENV)/.dev ## docs/pictures, of a shop's tasks on a whole service, about 20 minutes; needs chromium
+	PYTHONPATH=app:tests $(BIN)/python -m e2e.screenshots
 
 bench-growth: $(VENV)/.dev ## what a task costs beside 10,000,000 rows, 500 queues, 200 workers, an old snapshot, with curves; about 30 minutes
 	$(BIN)/python tests/bench/growth.py --json .cache/bench/growth.json; status=$$?; \

@@ -21,7 +21,10 @@ export async function ask(method, path, { json, text, headers, signal } = {}) {
   let said;
   try {
     answer = await fetch(path, {
-      method, body, cache: "no-store", credentials: "same-origin",
+      method,
+      body,
+      cache: "no-store",
+      credentials: "same-origin",
       headers: { ...(body === undefined ? {} : { "Content-Type": "application/json" }), ...headers },
       signal: signal && AbortSignal.any ? AbortSignal.any([signal, patience]) : patience,
     });
@@ -35,7 +38,9 @@ export async function ask(method, path, { json, text, headers, signal } = {}) {
   try {
     value = said ? readJson(said) : null;
   } catch {
-    throw new Problem(answer.ok ? 502 : answer.status, { detail: `the answer of ${path} is not JSON: is something between this page and the service?` });
+    throw new Problem(answer.ok ? 502 : answer.status, {
+      detail: `the answer of ${path} is not JSON: is something between this page and the service?`,
+    });
   }
   if (!answer.ok) throw new Problem(answer.status, value ?? {});
   return value;
@@ -43,12 +48,6 @@ export async function ask(method, path, { json, text, headers, signal } = {}) {
 
 export const get = (path, options) => ask("GET", path, options);
 export const post = (path, json = {}, options) => ask("POST", path, { json, ...options });
-
-// For parts of a page that may be missing in this version of the service: null then.
-export const maybe = (asked) => asked.catch((error) => {
-  if (error.status === 404 || error.status === 400 || error.status === 403) return null;
-  throw error;
-});
 
 // A key that makes a create safe to send again. randomUUID is missing on plain http.
 export function freshKey() {

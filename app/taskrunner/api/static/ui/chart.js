@@ -21,13 +21,23 @@ function frame({ points, width, height, label, series, show, tip }) {
   const wanted = Math.max(2, Math.min(8, Math.floor(width / 110)));
   const every = Math.max(1, Math.ceil(points.length / wanted));
   const middle = (index) => LEFT + step * (index + 0.5);
-  const names = points.flatMap(({ at }, index) => (index % every === Math.floor(every / 2)
-    ? [svg("text", { x: middle(index), y: height - 6, class: "axis", "text-anchor": "middle" }, axisTime(at, span))] : []));
+  const names = points.flatMap(({ at }, index) =>
+    index % every === Math.floor(every / 2)
+      ? [svg("text", { x: middle(index), y: height - 6, class: "axis", "text-anchor": "middle" }, axisTime(at, span))]
+      : [],
+  );
   const words = (index) => [absolute(points[index].at), ...series.map(({ key, name }) => `${name} ${show(points[index][key])}`)];
-  const columns = points.map((_, index) => svg("rect", {
-    class: "column", x: LEFT + step * index, y: TOP, width: step, height: height - TOP - BOTTOM,
-    pointerenter: (event) => tip(event.currentTarget, words(index)), pointerleave: () => tip(null),
-  }));
+  const columns = points.map((_, index) =>
+    svg("rect", {
+      class: "column",
+      x: LEFT + step * index,
+      y: TOP,
+      width: step,
+      height: height - TOP - BOTTOM,
+      pointerenter: (event) => tip(event.currentTarget, words(index)),
+      pointerleave: () => tip(null),
+    }),
+  );
   let at = points.length;
   const walk = (event) => {
     const moves = { ArrowLeft: -1, ArrowRight: 1, Home: -points.length, End: points.length }[event.key];
@@ -36,13 +46,35 @@ function frame({ points, width, height, label, series, show, tip }) {
     at = Math.max(0, Math.min(points.length - 1, at + moves));
     tip(event.currentTarget.querySelectorAll(".column")[at], words(at));
   };
-  return { step, middle, whole: (...drawn) => svg("svg", {
-    class: "chart", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label, tabindex: 0, keydown: walk, blur: () => tip(null),
-  }, drawn, names, svg("line", { x1: LEFT, x2: width - RIGHT, y1: height - BOTTOM, y2: height - BOTTOM, class: "base" }), columns) };
+  return {
+    step,
+    middle,
+    whole: (...drawn) =>
+      svg(
+        "svg",
+        {
+          class: "chart",
+          viewBox: `0 0 ${width} ${height}`,
+          width,
+          height,
+          role: "img",
+          "aria-label": label,
+          tabindex: 0,
+          keydown: walk,
+          blur: () => tip(null),
+        },
+        drawn,
+        names,
+        svg("line", { x1: LEFT, x2: width - RIGHT, y1: height - BOTTOM, y2: height - BOTTOM, class: "base" }),
+        columns,
+      ),
+  };
 }
 
-const rule = (y, width, text) => [svg("line", { x1: LEFT, x2: width - RIGHT, y1: y, y2: y, class: "rule" }),
-  svg("text", { x: LEFT - 8, y: y + 3.5, class: "axis", "text-anchor": "end" }, text)];
+const rule = (y, width, text) => [
+  svg("line", { x1: LEFT, x2: width - RIGHT, y1: y, y2: y, class: "rule" }),
+  svg("text", { x: LEFT - 8, y: y + 3.5, class: "axis", "text-anchor": "end" }, text),
+];
 
 export function columns({ points, series, show, ...rest }) {
   const { width, height } = rest;
@@ -57,10 +89,21 @@ export function columns({ points, series, show, ...rest }) {
       if (!value) return [];
       const from = y(sum);
       sum += value;
-      return [svg("rect", { class: `bar ${kind}`, x: LEFT + step * index + gap / 2, width: Math.max(0.5, step - gap), y: y(sum), height: Math.max(0.75, from - y(sum)) })];
+      return [
+        svg("rect", {
+          class: `bar ${kind}`,
+          x: LEFT + step * index + gap / 2,
+          width: Math.max(0.5, step - gap),
+          y: y(sum),
+          height: Math.max(0.75, from - y(sum)),
+        }),
+      ];
     });
   });
-  return whole([0.5, 1].map((part) => rule(y(top * part), width, show(top * part))), bars);
+  return whole(
+    [0.5, 1].map((part) => rule(y(top * part), width, show(top * part))),
+    bars,
+  );
 }
 
 // On a logarithmic scale where they differ by much: a median of 2 ms is to be seen beside a p99 of 2 s.
@@ -76,21 +119,40 @@ export function lines({ points, series, show, log = false, floor = 0, ...rest })
   const marks = log ? Array.from({ length: Math.round(Math.log10(top / least)) }, (_, index) => least * 10 ** (index + 1)) : [top / 2, top];
   const drawn = series.flatMap(({ key, kind }) => {
     const runs = [[]];
-    points.forEach((point, index) => (point[key] === null || point[key] === undefined ? runs.push([]) : runs.at(-1).push([middle(index), y(point[key])])));
-    return runs.filter((run) => run.length).map((run) => (run.length === 1
-      ? svg("circle", { class: `dot ${kind}`, cx: run[0][0], cy: run[0][1], r: 2.5 })
-      : svg("path", { class: `line ${kind}`, d: `M${run.map(([x, v]) => `${x.toFixed(1)} ${v.toFixed(1)}`).join("L")}` })));
+    points.forEach((point, index) =>
+      point[key] === null || point[key] === undefined ? runs.push([]) : runs.at(-1).push([middle(index), y(point[key])]),
+    );
+    return runs
+      .filter((run) => run.length)
+      .map((run) =>
+        run.length === 1
+          ? svg("circle", { class: `dot ${kind}`, cx: run[0][0], cy: run[0][1], r: 2.5 })
+          : svg("path", { class: `line ${kind}`, d: `M${run.map(([x, v]) => `${x.toFixed(1)} ${v.toFixed(1)}`).join("L")}` }),
+      );
   });
-  return whole(marks.map((mark) => rule(y(mark), width, show(mark))), drawn);
+  return whole(
+    marks.map((mark) => rule(y(mark), width, show(mark))),
+    drawn,
+  );
 }
 
 export function spark(values, { width = 120, height = 32, kind = "running" } = {}) {
   if (values.length < 2) return svg("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
   const top = Math.max(...values) || 1;
-  const at = (value, index) => `${((index * width) / (values.length - 1)).toFixed(1)} ${(height - 2 - (value / top) * (height - 4)).toFixed(1)}`;
+  const at = (value, index) =>
+    `${((index * width) / (values.length - 1)).toFixed(1)} ${(height - 2 - (value / top) * (height - 4)).toFixed(1)}`;
   const way = values.map(at).join("L");
-  return svg("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
-    svg("path", { class: `area ${kind}`, d: `M0 ${height}L${way}L${width} ${height}z` }), svg("path", { class: `line ${kind}`, d: `M${way}` }));
+  return svg(
+    "svg",
+    { class: "spark", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("path", { class: `area ${kind}`, d: `M0 ${height}L${way}L${width} ${height}z` }),
+    svg("path", { class: `line ${kind}`, d: `M${way}` }),
+  );
 }
 
-export const legend = (series) => h("ul", { class: "legend", "aria-hidden": "true" }, series.map(({ name, kind }) => h("li", {}, h("i", { class: `swatch ${kind}` }), name)));
+export const legend = (series) =>
+  h(
+    "ul",
+    { class: "legend", "aria-hidden": "true" },
+    series.map(({ name, kind }) => h("li", {}, h("i", { class: `swatch ${kind}` }), name)),
+  );

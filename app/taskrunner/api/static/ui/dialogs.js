@@ -9,24 +9,45 @@ export function confirm({ title, body, action, kind = "primary", does, focus }) 
   return new Promise((resolve) => {
     const problem = h("p", { class: "problem", role: "alert", hidden: true });
     const go = h("button", { type: "submit", class: `button ${kind}` }, h("span", {}, action));
-    const form = h("form", { method: "dialog", submit: async (event) => {
-      event.preventDefault();
-      go.disabled = true;
-      try {
-        const done = await does(new FormData(form));
-        dialog.close();
-        resolve(done ?? true);
-      } catch (error) {
-        problem.textContent = error.message;
-        problem.hidden = false;
-        go.disabled = false;
-      }
-    } }, h("h2", { id: "dialog-title" }, title), body, problem,
-    h("div", { class: "actions" }, button("Cancel", () => dialog.close(), { kind: "plain" }), go));
-    const dialog = h("dialog", { "aria-labelledby": "dialog-title", close: () => {
-      dialog.remove();
-      resolve(null);
-    } }, form);
+    const form = h(
+      "form",
+      {
+        method: "dialog",
+        submit: async (event) => {
+          event.preventDefault();
+          go.disabled = true;
+          try {
+            const done = await does(new FormData(form));
+            dialog.close();
+            resolve(done ?? true);
+          } catch (error) {
+            problem.textContent = error.message;
+            problem.hidden = false;
+            go.disabled = false;
+          }
+        },
+      },
+      h("h2", { id: "dialog-title" }, title),
+      body,
+      problem,
+      h(
+        "div",
+        { class: "actions" },
+        button("Cancel", () => dialog.close(), { kind: "plain" }),
+        go,
+      ),
+    );
+    const dialog = h(
+      "dialog",
+      {
+        "aria-labelledby": "dialog-title",
+        close: () => {
+          dialog.remove();
+          resolve(null);
+        },
+      },
+      form,
+    );
     document.body.append(dialog);
     dialog.showModal();
     (focus ? form.querySelector(focus) : go)?.focus();
@@ -34,9 +55,23 @@ export function confirm({ title, body, action, kind = "primary", does, focus }) 
 }
 
 export function tell({ title, body }) {
-  const dialog = h("dialog", { "aria-labelledby": "dialog-title", close: () => dialog.remove() },
-    h("form", { method: "dialog", submit: (event) => { event.preventDefault(); dialog.close(); } },
-      h("h2", { id: "dialog-title" }, title), body, h("div", { class: "actions" }, h("button", { type: "submit", class: "button primary" }, "Close"))));
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "dialog-title", close: () => dialog.remove() },
+    h(
+      "form",
+      {
+        method: "dialog",
+        submit: (event) => {
+          event.preventDefault();
+          dialog.close();
+        },
+      },
+      h("h2", { id: "dialog-title" }, title),
+      body,
+      h("div", { class: "actions" }, h("button", { type: "submit", class: "button primary" }, "Close")),
+    ),
+  );
   document.body.append(dialog);
   dialog.showModal();
 }
@@ -78,9 +113,25 @@ export class Notices {
   }
 
   #draw() {
-    morph(this.place, this.#shown.slice(-4).map((one) => h("div", { class: `notice ${one.kind ?? ""}`, key: one.id },
-      h("p", {}, one.text, one.href && [" ", h("a", { href: one.href }, one.label)]),
-      one.bar && h("progress", one.all ? { max: one.all, value: one.part, "aria-label": `${count(one.part)} of ${count(one.all)}` } : { "aria-label": "under way" }),
-      !one.bar && iconButton("Dismiss", "close", () => this.#drop(one)))));
+    morph(
+      this.place,
+      this.#shown
+        .slice(-4)
+        .map((one) =>
+          h(
+            "div",
+            { class: `notice ${one.kind ?? ""}`, key: one.id },
+            h("p", {}, one.text, one.href && [" ", h("a", { href: one.href }, one.label)]),
+            one.bar &&
+              h(
+                "progress",
+                one.all
+                  ? { max: one.all, value: one.part, "aria-label": `${count(one.part)} of ${count(one.all)}` }
+                  : { "aria-label": "under way" },
+              ),
+            !one.bar && iconButton("Dismiss", "close", () => this.#drop(one)),
+          ),
+        ),
+    );
   }
 }

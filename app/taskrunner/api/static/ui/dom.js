@@ -24,7 +24,9 @@ function make(node, props, children) {
 }
 
 function nodes(children) {
-  return children.flat(Infinity).filter((one) => one !== null && one !== undefined && one !== false)
+  return children
+    .flat(Infinity)
+    .filter((one) => one !== null && one !== undefined && one !== false)
     .map((one) => (one instanceof Node ? one : document.createTextNode(String(one))));
 }
 

@@ -32,7 +32,12 @@ export function duration(length) {
   if (length < 0.01) return `${tenths.format(length * 1000)} ms`;
   if (length < 1) return `${Math.round(length * 1000)} ms`;
   if (length < 10) return `${tenths.format(length)} s`;
-  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const units = [
+    ["d", 86400],
+    ["h", 3600],
+    ["min", 60],
+    ["s", 1],
+  ];
   const first = units.findIndex(([, size]) => length >= size);
   const [name, size] = units[first];
   const major = Math.floor(length / size);
@@ -60,7 +65,9 @@ export const fromLocalInput = (text) => new Date(text).toISOString();
 export function readJson(text) {
   return JSON.parse(text, (_, value, context) =>
     typeof value === "number" && !Number.isSafeInteger(value) && Number.isInteger(value) && context?.source && JSON.rawJSON
-      ? JSON.rawJSON(context.source) : value);
+      ? JSON.rawJSON(context.source)
+      : value,
+  );
 }
 
 export const showJson = (value) => JSON.stringify(value, null, 2);

@@ -39,14 +39,24 @@ const SHAPES = {
   QUEUED: () => [circle({ class: "stroke" }), svg("circle", { cx: 8, cy: 8, r: 2.2, class: "fill" })],
   RUNNING: () => [circle({ class: "stroke" }), svg("path", { d: "M8 2a6 6 0 010 12z", class: "fill" })],
   COMPLETED: () => [circle({ class: "fill r7" }), svg("path", { d: "M5 8.3l2.1 2.1L11 6.3", class: "hole" })],
-  FAILED: () => [svg("path", { d: "M8 1.2L14.8 8 8 14.8 1.2 8z", class: "fill" }), svg("path", { d: "M8 4.8v3.6M8 11h.01", class: "hole" })],
+  FAILED: () => [
+    svg("path", { d: "M8 1.2L14.8 8 8 14.8 1.2 8z", class: "fill" }),
+    svg("path", { d: "M8 4.8v3.6M8 11h.01", class: "hole" }),
+  ],
   LIVE: () => [svg("circle", { cx: 8, cy: 8, r: 4, class: "fill" })],
   DRAINING: () => [svg("path", { d: "M8 3v7M4.8 7.2L8 10.4l3.2-3.2M4 13.5h8", class: "stroke" })],
   DEAD: () => [circle({ class: "stroke", r: 4 })],
   CANCELLED: () => [circle({ class: "stroke" }), svg("path", { d: "M4.2 11.8l7.6-7.6", class: "stroke" })],
 };
 
-export const shape = (status) => svg("svg", { class: "shape", viewBox: "0 0 16 16", "aria-hidden": "true" }, (SHAPES[status] ?? SHAPES.PENDING)());
+export const shape = (status) =>
+  svg("svg", { class: "shape", viewBox: "0 0 16 16", "aria-hidden": "true" }, (SHAPES[status] ?? SHAPES.PENDING)());
 
-export const logo = () => svg("svg", { class: "logo", viewBox: "0 0 32 32", "aria-hidden": "true" },
-  svg("rect", { width: 32, height: 32, rx: 9 }), svg("path", { d: "M8 11h7M6 16h7M8 21h7" }), svg("path", { d: "M17 9.5l8 6.5-8 6.5z", class: "arrow" }));
+export const logo = () =>
+  svg(
+    "svg",
+    { class: "logo", viewBox: "0 0 32 32", "aria-hidden": "true" },
+    svg("rect", { width: 32, height: 32, rx: 9 }),
+    svg("path", { d: "M8 11h7M6 16h7M8 21h7" }),
+    svg("path", { d: "M17 9.5l8 6.5-8 6.5z", class: "arrow" }),
+  );

@@ -1,9 +1,10 @@
 // The page: who is signed in, which view is shown, when it is looked at again, what the keys do.
 
 import { ask, get } from "./api.js";
-import { Notices, tell } from "./dialogs.js";
+import { Notices } from "./dialogs.js";
 import { h, morph } from "./dom.js";
 import { icon, logo } from "./icons.js";
+import { Keys } from "./keys.js";
 import { Live } from "./live.js";
 import { failed, iconButton, loading, tick } from "./parts.js";
 import { create } from "./create.js";
@@ -17,11 +18,13 @@ import { workers } from "./workers.js";
 
 const VIEWS = { overview, tasks, errors, queues, types, workers };
 const WORDS = { overview: "Overview", tasks: "Tasks", errors: "Errors", queues: "Queues", types: "Types", workers: "Workers" };
-const KEYS = [["g o", "Overview"], ["g t", "Tasks"], ["g e", "Errors"], ["g q", "Queues"], ["g y", "Types"], ["g w", "Workers"], ["n", "New task"],
-  ["/", "Search"], ["j, k", "Next and previous row"], ["Enter", "Open the row"], ["x", "Select the row"], ["p", "Pause or resume live updates"],
-  ["r", "Refresh"], ["?", "This help"]];
-const GOES = { o: "overview", t: "tasks", e: "errors", q: "queues", y: "types", w: "workers" };
-const IMPLIED = { admin: ["read", "payloads", "write", "work", "admin"], write: ["read", "payloads", "write"], payloads: ["payloads"], read: ["read"], work: ["work"] };
+const IMPLIED = {
+  admin: ["read", "payloads", "write", "work", "admin"],
+  write: ["read", "payloads", "write"],
+  payloads: ["payloads"],
+  read: ["read"],
+  work: ["work"],
+};
 
 class App {
   constructor() {
@@ -32,7 +35,6 @@ class App {
     this.state = {};
     this.error = null;
     this.loaded = false;
-    this.chord = false;
     this.visit = new AbortController();
   }
 
@@ -45,7 +47,10 @@ class App {
     const box = document.getElementById("tip");
     box.hidden = !at;
     if (!at) return;
-    morph(box, words.map((text, index) => h("p", { class: index ? "" : "note" }, text)));
+    morph(
+      box,
+      words.map((text, index) => h("p", { class: index ? "" : "note" }, text)),
+    );
     const place = at.getBoundingClientRect();
     const left = place.right + 12 + box.offsetWidth > innerWidth ? place.left - box.offsetWidth - 12 : place.right + 12;
     box.style.left = `${Math.max(4, left) + scrollX}px`;
@@ -62,10 +67,17 @@ class App {
 
   async start() {
     addEventListener("hashchange", () => this.route());
-    addEventListener("keydown", (event) => this.key(event));
+    const keys = new Keys(this);
+    this.help = () => keys.help();
+    addEventListener("keydown", (event) => keys.key(event));
     let resized;
-    addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => this.redraw(), 100); });
-    setInterval(() => { if (!this.live.paused && !document.hidden) tick(document.getElementById("main")); }, 1000);
+    addEventListener("resize", () => {
+      clearTimeout(resized);
+      resized = setTimeout(() => this.redraw(), 100);
+    });
+    setInterval(() => {
+      if (!this.live.paused && !document.hidden) tick(document.getElementById("main"));
+    }, 1000);
     await this.know();
     this.route();
   }
@@ -74,9 +86,8 @@ class App {
   async know() {
     try {
       this.session = await get("/api/session");
-    } catch (error) {
-      if (error.status === 404) this.session = { required: false, name: null, scopes: ["admin"] };
-      else this.session = { required: false, name: null, scopes: ["admin"], unknown: true };
+    } catch {
+      this.session = { required: false, name: null, scopes: ["admin"] }; // not to be had now: what is asked for next says why
     }
   }
 
@@ -90,10 +101,26 @@ class App {
   // The words after the #: a path, and a query as everywhere: it can be bookmarked and sent to others.
   route() {
     const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
-    const parts = path.split("/").filter(Boolean).map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
+    const parts = path
+      .split("/")
+      .filter(Boolean)
+      .map((part) => {
+        try {
+          return decodeURIComponent(part);
+        } catch {
+          return part;
+        }
+      });
     const name = parts[0] ?? "overview";
     const id = parts[1];
-    const view = !this.can("read") && this.session.required ? signin : name === "new" ? create : name === "tasks" && id ? task : VIEWS[name] ?? overview;
+    const view =
+      !this.can("read") && this.session.required
+        ? signin
+        : name === "new"
+          ? create
+          : name === "tasks" && id
+            ? task
+            : (VIEWS[name] ?? overview);
     const same = view === this.view && id === this.id;
     this.query = new URLSearchParams(query);
     this.id = id;
@@ -156,7 +183,14 @@ class App {
     if (!this.loaded) morph(main, bad ? failed(bad, () => this.look()) : this.view.load ? loading() : this.view.draw(this, this.state));
     else if (bad && bad.status === 404) morph(main, failed(bad));
     else {
-      const stale = bad && h("p", { class: "stale", role: "alert", key: "stale" }, icon("errors"), `${sentence(bad.message)} This is what was there before; it is asked for again and again.`);
+      const stale =
+        bad &&
+        h(
+          "p",
+          { class: "stale", role: "alert", key: "stale" },
+          icon("errors"),
+          `${sentence(bad.message)} This is what was there before; it is asked for again and again.`,
+        );
       morph(main, stale, this.view.draw(this, this.state));
     }
     document.body.classList.toggle("old", Boolean(bad && this.loaded));
@@ -166,84 +200,79 @@ class App {
     const known = this.can("read") || !this.session.required;
     const here = this.view === task || this.view === create ? "tasks" : this.name;
     morph(document.getElementById("brand"), h("a", { href: "#/overview", class: "brand" }, logo(), h("span", {}, "taskrunner")));
-    morph(document.getElementById("nav"), known && Object.keys(VIEWS).map((name) =>
-      h("a", { href: `#/${name}`, "aria-current": name === here ? "page" : null }, icon(name), h("span", {}, WORDS[name]))));
+    morph(
+      document.getElementById("nav"),
+      known &&
+        Object.keys(VIEWS).map((name) =>
+          h("a", { href: `#/${name}`, "aria-current": name === here ? "page" : null }, icon(name), h("span", {}, WORDS[name])),
+        ),
+    );
     const { paused, state } = this.live;
-    const [kind, text] = paused ? ["paused", "Paused"] : state === "live" ? ["live", "Live"] : state === "away" ? ["away", "Reconnecting…"] : ["", "Connecting…"];
+    const [kind, text] = paused
+      ? ["paused", "Paused"]
+      : state === "live"
+        ? ["live", "Live"]
+        : state === "away"
+          ? ["away", "Reconnecting…"]
+          : ["", "Connecting…"];
     morph(document.getElementById("title"), this.view?.title(this) ?? "");
     const who = this.session.name ?? "signed in";
-    morph(document.getElementById("tools"),
-      known && !this.view?.quiet && h("button", { key: "live", type: "button", class: `pill ${kind}`, "aria-pressed": String(paused), click: () => this.live.pause(!paused),
-        title: paused ? "Resume live updates (p)" : "Pause live updates (p)", "aria-label": paused ? "Live updates are paused: resume" : `${text}: pause live updates` }, h("i", {}), h("span", {}, text)),
-      known && this.can("write") && this.view !== create && h("a", { key: "new", class: "button primary", href: "#/new", title: "New task (n)", "aria-label": "New task" }, icon("plus"), h("span", {}, "New task")),
-      known && !this.can("write") && h("span", { key: "ro", class: "tag", title: "Your token may look and not change anything" }, icon("lock"), "Read only"),
+    morph(
+      document.getElementById("tools"),
+      known &&
+        !this.view?.quiet &&
+        h(
+          "button",
+          {
+            key: "live",
+            type: "button",
+            class: `pill ${kind}`,
+            "aria-pressed": String(paused),
+            click: () => this.live.pause(!paused),
+            title: paused ? "Resume live updates (p)" : "Pause live updates (p)",
+            "aria-label": paused ? "Live updates are paused: resume" : `${text}: pause live updates`,
+          },
+          h("i", {}),
+          h("span", {}, text),
+        ),
+      known &&
+        this.can("write") &&
+        this.view !== create &&
+        h(
+          "a",
+          { key: "new", class: "button primary", href: "#/new", title: "New task (n)", "aria-label": "New task" },
+          icon("plus"),
+          h("span", {}, "New task"),
+        ),
+      known &&
+        !this.can("write") &&
+        h("span", { key: "ro", class: "tag", title: "Your token may look and not change anything" }, icon("lock"), "Read only"),
       iconButton("Keyboard shortcuts", "keys", () => this.help(), { key: "help", class: "button plain square wide" }),
       iconButton("Light or dark", document.documentElement.dataset.theme === "dark" ? "sun" : "moon", () => this.theme(), { key: "theme" }),
-      this.session.required && known && iconButton(`Sign out (${who})`, "leave", () => this.leave(), { key: "leave" }));
+      this.session.required && known && iconButton(`Sign out (${who})`, "leave", () => this.leave(), { key: "leave" }),
+    );
   }
 
   theme() {
     const dark = document.documentElement.dataset.theme === "dark";
     document.documentElement.dataset.theme = dark ? "light" : "dark";
-    try { localStorage.setItem("taskrunner-theme", dark ? "light" : "dark"); } catch { /* private mode: for this page only */ }
+    try {
+      localStorage.setItem("taskrunner-theme", dark ? "light" : "dark");
+    } catch {
+      /* private mode: for this page only */
+    }
     this.chrome();
-  }
-
-  help() {
-    tell({ title: "Keyboard", body: h("dl", { class: "keys" }, KEYS.map(([keys, does]) => h("div", {}, h("dt", {}, keys.split(" ").map((one) => h("kbd", {}, one))), h("dd", {}, does)))) });
-  }
-
-  key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-    if (event.target.closest("input, textarea, select, [contenteditable]")) {
-      if (event.key === "Escape") event.target.blur();
-      return;
-    }
-    const done = this.press(event.key);
-    if (done) event.preventDefault();
-  }
-
-  press(key) {
-    if (this.chord) {
-      this.chord = false;
-      if (!(key in GOES)) return false;
-      location.hash = `#/${GOES[key]}`;
-      return true;
-    }
-    switch (key) {
-      case "g": this.chord = true; setTimeout(() => { this.chord = false; }, 1500); return true;
-      case "n": if (this.can("write")) location.hash = "#/new"; return true;
-      case "p": this.live.pause(!this.live.paused); return true;
-      case "r": this.look(); return true;
-      case "?": this.help(); return true;
-      case "/": {
-        const field = document.querySelector("[data-search]");
-        if (field) field.focus();
-        else location.hash = "#/tasks";
-        return true;
-      }
-      case "j": case "k": return this.step(key === "j" ? 1 : -1);
-      case "x": {
-        const tickbox = document.activeElement?.closest("tr")?.querySelector("input[type=checkbox]");
-        tickbox?.click();
-        return Boolean(tickbox);
-      }
-      default: return false;
-    }
-  }
-
-  step(by) {
-    const rows = [...document.querySelectorAll("tbody tr a[data-row]")];
-    const at = rows.findIndex((row) => row.closest("tr").contains(document.activeElement));
-    rows[at < 0 ? 0 : Math.max(0, Math.min(rows.length - 1, at + by))]?.focus();
-    return rows.length > 0;
   }
 }
 
 const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 
 let chosen = null;
-try { chosen = localStorage.getItem("taskrunner-theme"); } catch { /* private mode */ }
+try {
+  chosen = localStorage.getItem("taskrunner-theme");
+} catch {
+  /* private mode */
+}
 document.documentElement.dataset.theme = chosen ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (event) => {
   document.documentElement.dataset.theme = event.matches ? "dark" : "light";

@@ -9,14 +9,29 @@ export const signin = {
   quiet: true,
 
   draw(app, state) {
-    return h("form", { class: "card signin", submit: (event) => enter(event, app, state) },
-      icon("lock"), h("h2", {}, "Sign in"),
+    return h(
+      "form",
+      { class: "card signin", submit: (event) => enter(event, app, state) },
+      icon("lock"),
+      h("h2", {}, "Sign in"),
       h("p", {}, "This service is protected by API tokens. Yours stays in this browser's cookie, where no script can read it."),
-      h("label", { class: "field" }, h("span", {}, "API token"),
-        h("input", { type: "password", name: "token", autocomplete: "current-password", required: true, spellcheck: "false", "aria-invalid": state.problem ? "true" : null })),
+      h(
+        "label",
+        { class: "field" },
+        h("span", {}, "API token"),
+        h("input", {
+          type: "password",
+          name: "token",
+          autocomplete: "current-password",
+          required: true,
+          spellcheck: "false",
+          "aria-invalid": state.problem ? "true" : null,
+        }),
+      ),
       state.problem && h("p", { class: "problem", role: "alert" }, state.problem),
       h("button", { type: "submit", class: "button primary", disabled: state.busy }, "Sign in"),
-      h("p", { class: "note" }, "An operator makes one with ", h("code", {}, "taskrunner token create NAME --scopes read"), "."));
+      h("p", { class: "note" }, "An operator makes one with ", h("code", {}, "taskrunner token create NAME --scopes read"), "."),
+    );
   },
 };
 

@@ -1,26 +1,14 @@
 // The list of tasks: filters in the address, selection, and what is done to what is selected.
 
-import { get, maybe, withQuery } from "./api.js";
+import { get, withQuery } from "./api.js";
 import { all, some, VERBS } from "./actions.js";
 import { h } from "./dom.js";
-import { count, duration, plural } from "./format.js";
-import { icon, shape } from "./icons.js";
-import { badge, button, empty, link, STATUSES, table, tags, time, word } from "./parts.js";
+import { asQuery, chips, described, FILTERS, filterOf, search, statusTabs } from "./filters.js";
+import { count, duration } from "./format.js";
+import { icon } from "./icons.js";
+import { badge, button, empty, link, table, tags, time } from "./parts.js";
 
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const PAGE = 50;
-export const FILTERS = ["status", "task_type", "queue", "tag", "error", "created_after", "created_before"];
-const SPANS = [["", "any time"], ["900", "the last 15 minutes"], ["3600", "the last hour"], ["86400", "the last 24 hours"], ["604800", "the last 7 days"]];
-
-// The filter as the API takes it. A span is kept as such in the address, so that a bookmark stays of use.
-function filterOf(query) {
-  const found = { status: (query.get("status") ?? "").split(",").filter(Boolean), tag: query.getAll("tag") };
-  for (const name of ["task_type", "queue", "error", "created_after", "created_before"]) if (query.get(name)) found[name] = query.get(name);
-  if (query.get("span")) found.created_after = new Date(Date.now() - 1000 * Number(query.get("span"))).toISOString();
-  return found;
-}
-
-const asQuery = (filter) => ({ ...filter, status: filter.status.length ? filter.status.join(",") : null });
 
 export const tasks = {
   title: () => "Tasks",
@@ -36,8 +24,11 @@ export const tasks = {
     const filter = filterOf(app.query);
     const page = get(withQuery("/api/tasks", { ...asQuery(filter), limit: PAGE, cursor: app.query.get("cursor") }), { signal });
     const [found, stats, types, queues] = await Promise.all([
-      page, maybe(get("/api/stats", { signal })),
-      state.asked ? null : maybe(get("/api/types", { signal })), state.asked ? null : maybe(get("/api/queues", { signal }))]);
+      page,
+      get("/api/stats", { signal }),
+      state.asked ? null : get("/api/types", { signal }),
+      state.asked ? null : get("/api/queues", { signal }),
+    ]);
     state.asked = true;
     if (types) state.names.types = types.items.map((one) => one.name);
     if (queues) state.names.queues = queues.items.map((one) => one.name);
@@ -49,66 +40,25 @@ export const tasks = {
   draw(app, state) {
     const { items, filter } = state;
     const filtered = FILTERS.some((name) => app.query.get(name)) || app.query.get("span");
-    return [search(app, state), statusTabs(app, state), chips(app, filter),
-      items.length ? [list(app, state), pager(app, state)] : nothing(app, filtered), bar(app, state),
-      h("datalist", { id: "types" }, state.names.types.map((name) => h("option", { value: name }))),
-      h("datalist", { id: "queues" }, state.names.queues.map((name) => h("option", { value: name })))];
+    return [
+      search(app, state),
+      statusTabs(app, state),
+      chips(app, filter),
+      items.length ? [list(app, state), pager(app, state)] : nothing(app, filtered),
+      bar(app, state),
+      h(
+        "datalist",
+        { id: "types" },
+        state.names.types.map((name) => h("option", { value: name })),
+      ),
+      h(
+        "datalist",
+        { id: "queues" },
+        state.names.queues.map((name) => h("option", { value: name })),
+      ),
+    ];
   },
 };
-
-function search(app, state) {
-  const find = (event) => {
-    event.preventDefault();
-    const text = event.target.elements.find.value.trim();
-    if (UUID.test(text)) location.hash = `#/tasks/${text}`;
-    else if (text.startsWith("tag:")) app.setQuery({ tag: [...app.query.getAll("tag"), text.slice(4).trim()], cursor: null });
-    else if (text.startsWith("queue:")) app.setQuery({ queue: text.slice(6).trim(), cursor: null });
-    else app.setQuery({ task_type: text, cursor: null });
-    event.target.elements.find.value = "";
-  };
-  const set = (name) => (event) => app.setQuery({ [name]: event.target.value.trim(), cursor: null });
-  return h("div", { class: "filters", role: "search", key: "filters" },
-    h("form", { class: "find", submit: find }, icon("search"),
-      h("input", { name: "find", type: "search", "data-search": "", list: "types", placeholder: "Find by id, type, tag:… or queue:…", "aria-label": "Find by id, type, tag:… or queue:…", spellcheck: "false", autocomplete: "off" })),
-    h("label", {}, h("span", { class: "visually-hidden" }, "Queue"),
-      h("select", { change: set("queue"), value: app.query.get("queue") ?? "" }, h("option", { value: "" }, "All queues"),
-        names(state.names.queues, app.query.get("queue")).map((name) => h("option", { value: name }, name)))),
-    h("label", {}, h("span", { class: "visually-hidden" }, "Type"),
-      h("select", { change: set("task_type"), value: app.query.get("task_type") ?? "" }, h("option", { value: "" }, "All types"),
-        names(state.names.types, app.query.get("task_type")).map((name) => h("option", { value: name }, name)))),
-    h("label", {}, h("span", { class: "visually-hidden" }, "Created"),
-      h("select", { change: set("span"), value: app.query.get("span") ?? "" }, SPANS.map(([value, text]) => h("option", { value }, value ? `Created in ${text}` : "Created at any time")))));
-}
-
-const names = (known, chosen) => (chosen && !known.includes(chosen) ? [...known, chosen] : known);
-
-function statusTabs(app, { filter, counts }) {
-  const chosen = new Set(filter?.status ?? []);
-  const turn = (status) => (event) => {
-    event.preventDefault();
-    const next = new Set(event.shiftKey || event.ctrlKey || event.metaKey ? chosen : []);
-    if (chosen.has(status)) next.delete(status);
-    else next.add(status);
-    app.setQuery({ status: [...next].join(","), cursor: null });
-  };
-  const tab = (label, on, does, n, drawn) => h("button", { type: "button", class: "tab", "aria-pressed": String(on), click: does }, drawn, label, n !== undefined && h("b", {}, count(n)));
-  return h("div", { class: "tabs", role: "group", "aria-label": "Status; hold Shift to choose several", key: "tabs" },
-    tab("All", !chosen.size, () => app.setQuery({ status: null, cursor: null })),
-    STATUSES.map((status) => tab(word(status), chosen.has(status), turn(status), counts?.[status] ?? undefined, shape(status))));
-}
-
-function chips(app, filter) {
-  if (!filter) return null;
-  const chip = (label, value, without) => h("button", { type: "button", class: "chip", click: () => app.setQuery({ ...without, cursor: null }), "aria-label": `Remove the filter ${label} ${value}` },
-    h("span", {}, `${label} `, h("b", {}, value)), icon("close"));
-  const found = [
-    filter.task_type && chip("type", filter.task_type, { task_type: null }),
-    filter.queue && chip("queue", filter.queue, { queue: null }),
-    ...filter.tag.map((tag) => chip("tag", tag, { tag: filter.tag.filter((other) => other !== tag) })),
-    filter.error && chip("error", filter.error, { error: null }),
-  ].filter(Boolean);
-  return found.length ? h("div", { class: "chips", key: "chips" }, found) : null;
-}
 
 function list(app, state) {
   const { chosen, items } = state;
@@ -120,23 +70,62 @@ function list(app, state) {
     app.redraw();
   };
   const turnAll = (event) => {
-    for (const { id } of items) if (event.target.checked) chosen.add(id); else chosen.delete(id);
+    for (const { id } of items)
+      if (event.target.checked) chosen.add(id);
+      else chosen.delete(id);
     state.everything = false;
     app.redraw();
   };
   const whole = chosen.size === items.length;
   return table({
-    caption: "Tasks, newest first", items, key: (one) => one.id, row: (one) => ({ class: chosen.has(one.id) || state.everything ? "chosen" : null }),
+    caption: "Tasks, newest first",
+    items,
+    key: (one) => one.id,
+    row: (one) => ({ class: chosen.has(one.id) || state.everything ? "chosen" : null }),
     columns: [
-      may && { class: "tick", head: () => h("input", { type: "checkbox", "aria-label": "Select all on this page", checked: whole, indeterminate: chosen.size > 0 && !whole, change: turnAll }),
-        cell: (one) => h("input", { type: "checkbox", "aria-label": `Select ${one.task_type} ${one.id}`, checked: chosen.has(one.id) || state.everything, change: turn(one.id) }) },
+      may && {
+        class: "tick",
+        head: () =>
+          h("input", {
+            type: "checkbox",
+            "aria-label": "Select all on this page",
+            checked: whole,
+            indeterminate: chosen.size > 0 && !whole,
+            change: turnAll,
+          }),
+        cell: (one) =>
+          h("input", {
+            type: "checkbox",
+            "aria-label": `Select ${one.task_type} ${one.id}`,
+            checked: chosen.has(one.id) || state.everything,
+            change: turn(one.id),
+          }),
+      },
       { label: "Status", class: "status", cell: (one) => badge(one.status) },
-      { label: "Type", class: "type", cell: (one) => [h("a", { href: `#/tasks/${one.id}`, "data-row": "", class: "strong" }, one.task_type),
-        tags(one.tags, (name) => `#/tasks?tag=${encodeURIComponent(name)}`), one.status === "FAILED" && one.error && h("span", { class: "why", title: one.error }, one.error)] },
+      {
+        label: "Type",
+        class: "type",
+        cell: (one) => [
+          h("a", { href: `#/tasks/${one.id}`, "data-row": "", class: "strong" }, one.task_type),
+          tags(one.tags, (name) => `#/tasks?tag=${encodeURIComponent(name)}`),
+          one.status === "FAILED" && one.error && h("span", { class: "why", title: one.error }, one.error),
+        ],
+      },
       { label: "Queue", class: "queue wide", cell: (one) => one.queue },
-      { label: "Attempts", class: "number wide", cell: (one) => (one.max_attempts ? `${one.attempt} of ${one.max_attempts}` : one.attempt) },
+      {
+        label: "Attempts",
+        class: "number wide",
+        cell: (one) => (one.max_attempts ? `${one.attempt} of ${one.max_attempts}` : one.attempt),
+      },
       { label: "When", class: "when", cell: whenOf },
-      { label: "Took", class: "number wide", cell: (one) => (one.finished_at ? duration((Date.parse(one.finished_at) - Math.max(Date.parse(one.run_at), Date.parse(one.created_at))) / 1000) : "") },
+      {
+        label: "Took",
+        class: "number wide",
+        cell: (one) =>
+          one.finished_at
+            ? duration((Date.parse(one.finished_at) - Math.max(Date.parse(one.run_at), Date.parse(one.created_at))) / 1000)
+            : "",
+      },
       { label: "Created", class: "when wide", cell: (one) => time(one.created_at) },
       { label: "Id", class: "id wide", cell: (one) => h("code", { title: one.id }, `…${one.id.slice(-8)}`) },
     ].filter(Boolean),
@@ -145,15 +134,34 @@ function list(app, state) {
 
 function whenOf(one) {
   if (one.finished_at) return time(one.finished_at);
-  if (one.status !== "PENDING") return one.progress === null ? ["since ", time(one.updated_at)] : h("progress", { max: 1, value: one.progress, "aria-label": `${Math.round(one.progress * 100)} %` });
+  if (one.status !== "PENDING")
+    return one.progress === null
+      ? ["since ", time(one.updated_at)]
+      : h("progress", { max: 1, value: one.progress, "aria-label": `${Math.round(one.progress * 100)} %` });
   return ["due ", time(one.run_at)];
 }
 
 function pager(app, state) {
   const later = app.query.get("cursor");
-  return h("nav", { class: "pager", "aria-label": "Pages", key: "pager" },
+  return h(
+    "nav",
+    { class: "pager", "aria-label": "Pages", key: "pager" },
     later ? button("Newest", () => app.setQuery({ cursor: null }), { icon: "back" }) : h("span", {}),
-    state.next && h("button", { type: "button", class: "button", click: () => { app.setQuery({ cursor: state.next }); scrollTo(0, 0); } }, h("span", {}, "Older"), icon("next")));
+    state.next &&
+      h(
+        "button",
+        {
+          type: "button",
+          class: "button",
+          click: () => {
+            app.setQuery({ cursor: state.next });
+            scrollTo(0, 0);
+          },
+        },
+        h("span", {}, "Older"),
+        icon("next"),
+      ),
+  );
 }
 
 // What is selected, and what can be done to it.
@@ -163,31 +171,80 @@ function bar(app, state) {
   const whole = items.length > 0 && chosen.size === items.length;
   const kinds = new Set(items.filter((one) => chosen.has(one.id)).map((one) => one.status));
   const act = async (verb) => {
-    const done = everything ? await all(app, verb, filter, described(filter)) : await some(app, verb, items.filter((one) => chosen.has(one.id) && VERBS[verb].from.includes(one.status)).map((one) => one.id));
+    const done = everything
+      ? await all(app, verb, filter, described(filter))
+      : await some(
+          app,
+          verb,
+          items.filter((one) => chosen.has(one.id) && VERBS[verb].from.includes(one.status)).map((one) => one.id),
+        );
     if (done) {
       state.chosen = new Set();
       state.everything = false;
       await app.look();
     }
   };
-  const able = (verb) => (everything ? !filter.status.length || filter.status.some((one) => VERBS[verb].from.includes(one)) : VERBS[verb].from.some((one) => kinds.has(one)));
-  return h("div", { class: "bar", role: "region", "aria-label": "Selected tasks", key: "bar" },
+  const able = (verb) =>
+    everything
+      ? !filter.status.length || filter.status.some((one) => VERBS[verb].from.includes(one))
+      : VERBS[verb].from.some((one) => kinds.has(one));
+  return h(
+    "div",
+    { class: "bar", role: "region", "aria-label": "Selected tasks", key: "bar" },
     h("strong", {}, everything ? "All that match" : `${count(chosen.size)} selected`),
-    whole && !everything && button("Select all that match", () => { state.everything = true; app.redraw(); }, { kind: "plain" }),
+    whole &&
+      !everything &&
+      button(
+        "Select all that match",
+        () => {
+          state.everything = true;
+          app.redraw();
+        },
+        { kind: "plain" },
+      ),
     h("span", { class: "grow" }),
-    Object.entries(VERBS).filter(([verb]) => able(verb)).map(([verb, { label, icon: drawn, danger }]) => button(label, () => act(verb), { icon: drawn, kind: danger ? "danger" : "", key: verb })),
-    h("button", { type: "button", class: "button plain square", "aria-label": "Select nothing", key: "none", click: () => { state.chosen = new Set(); state.everything = false; app.redraw(); } }, icon("close")));
-}
-
-function described(filter) {
-  const words = [filter.status.length && `status ${filter.status.map(word).join(" or ")}`, filter.task_type && `type ${filter.task_type}`, filter.queue && `queue ${filter.queue}`,
-    filter.tag.length && `${plural(filter.tag.length, "tag")} ${filter.tag.join(", ")}`, filter.error && `error “${filter.error}”`, filter.created_after && `created after ${new Date(filter.created_after).toLocaleString()}`].filter(Boolean);
-  return words.length ? `All tasks with ${words.join(", ")}.` : "All tasks, whatever they are.";
+    Object.entries(VERBS)
+      .filter(([verb]) => able(verb))
+      .map(([verb, { label, icon: drawn, danger }]) =>
+        button(label, () => act(verb), { icon: drawn, kind: danger ? "danger" : "", key: verb }),
+      ),
+    h(
+      "button",
+      {
+        type: "button",
+        class: "button plain square",
+        "aria-label": "Select nothing",
+        key: "none",
+        click: () => {
+          state.chosen = new Set();
+          state.everything = false;
+          app.redraw();
+        },
+      },
+      icon("close"),
+    ),
+  );
 }
 
 function nothing(app, filtered) {
-  if (filtered) return empty("inbox", "No task matches", h("p", {}, "Nothing has all of these. "), button("Show all tasks", () => { location.hash = "#/tasks"; }));
-  return empty("inbox", "No tasks yet", h("p", {}, "Create the first one here, or from anywhere that can send a request:"),
-    h("pre", {}, h("code", {}, `curl ${location.origin}/api/tasks -d '{"task_type": "webhook", "payload": {"url": "https://example.com"}}'`)),
-    app.can("write") && link("#/new", "Create a task"));
+  if (filtered)
+    return empty(
+      "inbox",
+      "No task matches",
+      h("p", {}, "Nothing has all of these. "),
+      button("Show all tasks", () => {
+        location.hash = "#/tasks";
+      }),
+    );
+  return empty(
+    "inbox",
+    "No tasks yet",
+    h("p", {}, "Create the first one here, or from anywhere that can send a request:"),
+    h(
+      "pre",
+      {},
+      h("code", {}, `curl ${location.origin}/api/tasks -d '{"task_type": "webhook", "payload": {"url": "https://example.com"}}'`),
+    ),
+    app.can("write") && link("#/new", "Create a task"),
+  );
 }

@@ -1,0 +1,152 @@
+"""Every view opens, says nothing bad, asks nobody else, and can be used by everyone."""
+
+import re
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]  # it comes without types
+from e2e.town import PHONE, WIDE, Town, database, script_bytes, show, town, watched
+from playwright.async_api import Browser, Page, expect
+
+import taskrunner
+from taskrunner.api.page import FILES
+from taskrunner.store.embedded import Embedded
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+STATIC = Path(taskrunner.__file__).parent / "api" / "static"
+VIEWS = {
+    "overview": "Overview",
+    "tasks": "Tasks",
+    "tasks?status=FAILED": "Tasks",
+    "errors": "Errors",
+    "queues": "Queues",
+    "types": "Types",
+    "workers": "Workers",
+    "new": "New task",
+}
+LOOKS = {
+    "light": {"color_scheme": "light", "viewport": WIDE},
+    "dark": {"color_scheme": "dark", "viewport": WIDE},
+    "phone": {"color_scheme": "light", "viewport": PHONE},
+}
+# In the dark only colours differ, on a phone also what is hidden.
+RULES: dict[str, tuple[str, ...]] = {
+    "light": (),
+    "dark": ("color-contrast",),
+    "phone": ("target-size", "scrollable-region-focusable", "aria-hidden-focus"),
+}
+SERIOUS = ("serious", "critical")
+MARKUP = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>\'"&lt;b&gt;'
+
+
+async def accessible(page: Page, *rules: str) -> None:
+    """No serious finding of axe, by all of its rules unless some are named."""
+    found = await Axe().run(page, options={"runOnly": list(rules)} if rules else None)
+    bad = [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found.response["violations"] if one["impact"] in SERIOUS]
+    assert bad == []
+
+
+@pytest.mark.timeout(180)  # axe looks at each of a thousand elements
+@pytest.mark.parametrize("look", LOOKS)
+async def test_every_view_is_there_for_everyone(browser: Browser, shop: Town, look: str) -> None:
+    failed = (await (await shop.http.get("/api/tasks?status=FAILED&limit=1")).json())["items"][0]
+    async with watched(browser, shop.url, **LOOKS[look]) as (page, _):
+        for route, title in {**VIEWS, f"tasks/{failed['id']}": failed["task_type"]}.items():
+            await show(page, route)
+            await expect(page.locator("h1")).to_have_text(title)
+            await accessible(page, *RULES[look])
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{route} is wider than the screen"
+
+
+async def test_the_overview_says_how_it_goes(page: Page) -> None:
+    await show(page, "overview")
+    await expect(page.get_by_role("img", name="Throughput in the last hour")).to_be_visible()
+    await expect(page.get_by_role("img", name="Start latency in the last hour")).to_be_visible()
+    await expect(page.get_by_role("img", name="Ready tasks: now")).to_be_visible()
+    await expect(page.locator(".tile", has_text="Failed").locator(".figure")).not_to_have_text("0")
+    await page.get_by_role("img", name="Throughput").focus()
+    await page.keyboard.press("ArrowLeft")
+    await expect(page.locator("#tip")).to_contain_text("Completed")
+    await page.get_by_role("button", name="24 h").click()
+    await expect(page).to_have_url(re.compile(r"#/overview\?span=86400$"))
+    await expect(page.get_by_role("img", name="Throughput in the last 24 hours")).to_be_visible()
+
+
+async def test_markup_is_text_wherever_a_task_may_say_something(page: Page, shop: Town) -> None:
+    word = MARKUP[:100]
+    good = await shop.create("hostile", payload={"markup": MARKUP}, queue=word, tags=[word], metadata={"k": MARKUP}, unique_key=MARKUP)
+    bad = await shop.create("hostile", payload={"markup": MARKUP, "fails": True})
+    await shop.create(word, queue=word, payload={MARKUP: MARKUP})
+    assert (await shop.finished(good["id"]))["status"] == "COMPLETED"
+    assert (await shop.finished(bad["id"]))["status"] == "FAILED"
+    for route in (
+        "overview",
+        "tasks",
+        "tasks?status=FAILED",
+        "errors",
+        "queues",
+        "types",
+        f"tasks/{good['id']}",
+        f"tasks/{bad['id']}",
+        f"new?like={good['id']}",
+    ):
+        await show(page, route)
+    await show(page, "queues")
+    await expect(page.get_by_role("link", name=word, exact=True)).to_be_visible()
+    await show(page, f"tasks/{good['id']}")
+    await expect(page.get_by_role("region", name="Result").locator("code")).to_contain_text("<script>window.pwned=1</script>")
+    await show(page, f"tasks/{bad['id']}")
+    await expect(page.locator(".card.bad code").first).to_contain_text("<img src=x onerror=")
+    assert await page.evaluate("window.pwned") is None
+    assert await page.locator("#view img, #view script").count() == 0
+
+
+async def test_what_is_served_is_small_safe_and_kept(shop: Town) -> None:
+    assert {path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*.*")} == {name for name, _ in FILES.values()}
+    assert script_bytes(STATIC / "ui") < 60_000
+    for path in FILES:
+        async with shop.http.get(path) as answer:
+            policy = answer.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert answer.headers["Content-Encoding"] == "gzip"
+            tag = answer.headers["ETag"]
+        async with shop.http.get(path, headers={"If-None-Match": tag}) as again:
+            assert again.status == 304
+        async with shop.http.get(path, headers={"Accept-Encoding": "identity"}) as plain:
+            assert "Content-Encoding" not in plain.headers
+            assert (await plain.read()) == (STATIC / FILES[path][0]).read_bytes()
+
+
+async def test_where_nothing_is_the_page_says_what_to_do(browser: Browser, postgres: Embedded, template: str) -> None:
+    async with (
+        database(postgres.dsn, template, f"e2e_{uuid4().hex}") as dsn,
+        town(dsn) as fresh,
+        watched(browser, fresh.url) as (page, seen),
+    ):
+        heads = {"overview": "Ready for the first task", "tasks": "No tasks yet", "errors": "No errors", "queues": "No queues yet"}
+        for route, head in heads.items():
+            await show(page, route)
+            await expect(page.get_by_role("heading", name=head)).to_be_visible()
+            await accessible(page)
+        seen.refusals.add(404)
+        await show(page, f"tasks/{uuid4()}")
+        await expect(page.get_by_role("heading", name="Not found")).to_be_visible()
+
+
+async def test_a_service_that_is_away_is_named_and_what_was_there_stays(browser: Browser, shop: Town) -> None:
+    queue = f"q{uuid4().hex}"
+    await shop.create("quick", queue=queue, delay=3600)
+    async with watched(browser, shop.url) as (page, seen):
+        await show(page, f"tasks?queue={queue}")
+        row = page.locator("tbody tr", has_text="quick")
+        await expect(row).to_have_count(1)
+        await page.route("**/api/**", lambda route: route.abort())
+        await page.keyboard.press("r")
+        await expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
+        await expect(row).to_have_count(1)
+        await page.unroute("**/api/**")
+        await expect(page.get_by_role("alert")).to_have_count(0)
+        seen.complaints[:] = [said for said in seen.complaints if "ERR_FAILED" not in said]
