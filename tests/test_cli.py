@@ -9,6 +9,8 @@ import pytest
 from taskrunner.cli import ACTIONS, COMMANDS, main
 from taskrunner.settings import Settings, env_name, flag
 
+SHORT = "is too short: take 20 characters or more, such as those of `openssl rand -hex 20`"
+
 
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +57,7 @@ def test_version(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         (["--roles=api,janitor"], "TASKRUNNER_ROLES (--roles): must be 'api', 'scheduler' or 'worker', not 'janitor'"),
         (["--roles=,"], "TASKRUNNER_ROLES (--roles): name at least one of api, scheduler, worker"),
         (["--scheduler-address=x"], "SCHEDULER_ADDRESS (--scheduler-address): 'x' must be host:port, such as scheduler:10000"),
+        (["--api-tokens=hunter2"], f"TASKRUNNER_API_TOKENS (--api-tokens): token 1 {SHORT}"),
         (["health", "--worker-port=-1"], "WORKER_PORT (--worker-port): must be greater than or equal to 0, not '-1'"),
     ],
 )

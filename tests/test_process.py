@@ -136,6 +136,8 @@ def test_a_port_in_use_is_one_clear_line(data_dir: Path, role: str, port: str) -
         (["--roles=worker", "--handlers=no.such.module"], r"no\.such\.module"),
         (["--roles=api", "--db-dsn=postgres//typo"], "DB_DSN"),
         (["--roles=api", "--data-dir=/dev/null/data"], "TASKRUNNER_DATA_DIR"),
+        (["--roles=scheduler", "--scheduler-host=0.0.0.0"], r"SCHEDULER_HOST 0\.0\.0\.0 .*TASKRUNNER_TLS_CA, or TASKRUNNER_INSECURE=1"),
+        (["--roles=worker", "--worker-host=::"], r"WORKER_HOST :: .*TASKRUNNER_TLS_CA, or TASKRUNNER_INSECURE=1"),
     ],
 )
 def test_what_cannot_start_says_why_in_one_line(arguments: list[str], sentence: str) -> None:
@@ -144,6 +146,13 @@ def test_what_cannot_start_says_why_in_one_line(arguments: list[str], sentence: 
     (error,) = one.errors()
     assert re.search(sentence, error)
     assert "exception" not in one.lines[-1]
+
+
+def test_an_open_api_is_not_shown_to_other_machines(data_dir: Path) -> None:
+    with running(f"--data-dir={data_dir}", "--http-host=0.0.0.0") as one:
+        assert one.end() == (1, "")
+    (error,) = one.errors()
+    assert re.fullmatch(r"HTTP_HOST 0\.0\.0\.0 .*TASKRUNNER_API_TOKENS.*`taskrunner token create`.*TASKRUNNER_INSECURE=1", error)
 
 
 def test_a_start_that_waits_can_be_stopped(unused_tcp_port: int) -> None:

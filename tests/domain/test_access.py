@@ -36,7 +36,7 @@ def test_tokens_of_the_settings(text: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (SECRET[1:], "is too short: a secret has at least 20 characters"),
+        (SECRET[1:], "is too short: take 20 characters or more"),
         (f"read:{SECRET[1:]}", "is too short"),
         (f"root:{SECRET}", "has no scope 'root': there are read, payloads, write, work, admin"),
         (f":{SECRET}", "has no scope ''"),

@@ -60,7 +60,7 @@ def token_of(text: str) -> tuple[frozenset[Scope], str]:
     if not _SECRET.fullmatch(secret):
         raise ValueError("has characters that a token cannot have: take letters, digits, and . _ ~ + / -")
     if len(secret) < SHORTEST:
-        raise ValueError(f"is too short: a secret has at least {SHORTEST} characters, such as those of `openssl rand -hex 20`")
+        raise ValueError(f"is too short: take {SHORTEST} characters or more, such as those of `openssl rand -hex 20`")
     return scopes_of(words.split("+") if colon else [Scope.ADMIN]), secret
 
 
