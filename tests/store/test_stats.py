@@ -5,9 +5,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from store.desk import Desk
+from store.desk import Desk, until_blocked
 
-from taskrunner.domain.errors import Unavailable
+from taskrunner.domain.errors import OutcomeUnknown, Unavailable
 from taskrunner.domain.histogram import SECONDS
 from taskrunner.domain.task import TaskFilter
 from taskrunner.store.bulk import Bulks
@@ -119,6 +119,25 @@ async def test_counts_survive_a_database_that_is_away(desk: Desk) -> None:
     await desk.db.execute("alter table hidden rename to minutes")
     await desk.store.minutes.flush()
     assert (await total(desk)).created == 3
+
+
+async def test_counts_whose_commit_got_no_answer_are_not_written_twice(desk: Desk) -> None:
+    await desk.create(3)
+    async with desk.db.transaction(), asyncio.TaskGroup() as group:
+        await desk.db.execute("lock table minutes in exclusive mode")
+        flush = group.create_task(lose(desk))
+        await until_blocked(desk)
+        await desk.rows(
+            "select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        )
+        await flush
+    await desk.store.minutes.flush()
+    assert (await total(desk)).created == 0
+
+
+async def lose(desk: Desk) -> None:
+    with pytest.raises(OutcomeUnknown):
+        await desk.store.minutes.flush()
 
 
 def test_beyond_so_many_pairs_the_rest_is_one() -> None:

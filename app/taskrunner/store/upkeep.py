@@ -47,7 +47,8 @@ class Upkeep:
         with translated():
             async with self._pool.connection() as connection:
                 for statement in ("fold_tally", "fold_minutes"):
-                    await connection.execute(sql(statement))
+                    while (await connection.execute(sql(statement))).rowcount:
+                        pass
 
     async def expire(self) -> int:
         """Fail waiting tasks whose ``expires_at`` has passed, a batch of them; how many."""
