@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Generator, Iterable
 from contextvars import Context as Variables
-from contextvars import copy_context
 from typing import Any
 
 from taskrunner.kit.log import ABOUT
@@ -75,7 +74,8 @@ class Executor:
         """Start what may start. To be called whenever there is a slot, room for outcomes or trust in the lease again."""
         if not self._runner and self._may_start(time.monotonic()):
             self._runner = True
-            self._group.create_task(self._run(), name="runner", context=Variables())
+            variables = Variables()
+            self._group.create_task(self._run(variables), name="runner", context=variables)
 
     def give_back(self, before: float) -> None:
         """Release what has waited since before that monotonic time, so that another worker can take it."""
@@ -129,19 +129,19 @@ class Executor:
         room = len(floor.running) + len(floor.lingering) < self._slots and self._outbox.size < MOST_UNCONFIRMED
         return bool(self._waiting) and room and now < self.trusted_until and not self.stopped
 
-    async def _run(self) -> None:
+    async def _run(self, variables: Variables) -> None:
         suspended = None
         try:
-            suspended = await self._run_inline()
+            suspended = await self._run_inline(variables)
         finally:
             self._runner = False
             self.pump()
         if suspended is not None:
             await self._see_through(*suspended)
 
-    async def _run_inline(self) -> tuple[Running, Coroutine[Any, Any, Any], Any] | None:
+    async def _run_inline(self, variables: Variables) -> tuple[Running, Coroutine[Any, Any, Any], Any] | None:
         """Run handlers until one suspends, or nothing may start any more, or the runner is worn out."""
-        me = asyncio.current_task()
+        me, tell = asyncio.current_task(), ABOUT.set
         now = time.monotonic()
         slice_ends = now + SLICE
         while self._may_start(now):
@@ -153,7 +153,7 @@ class Executor:
             began = now
             try:
                 ctx = context_of(entry, self._report)
-                ABOUT.set(ctx)
+                tell(ctx)
                 coroutine = handler.function(ctx, read_payload(handler, entry[7]))
                 pending = coroutine.send(None)
             except StopIteration as stop:
@@ -168,7 +168,7 @@ class Executor:
                 self.floor.settle(entry, failed(error), now - began)
             else:
                 return self.floor.begin(entry, began, me), coroutine, pending
-            if len(copy_context()) > 1 or (me is not None and me.cancelling()):
+            if len(variables) > 1 or (me is not None and me.cancelling()):
                 return None  # the next handler must find neither its variables (but for ABOUT) nor its cancellation
             if now > slice_ends:
                 await asyncio.sleep(0)
