@@ -17,7 +17,7 @@ ALONE := tests/faults tests/system
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-faults soak check fix proto lock bench bench-peers bench-dashboard screenshots bench-growth build clean python
+.PHONY: help run test test-faults soak mutants check fix proto lock bench bench-peers bench-dashboard screenshots bench-growth build clean python
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test-faults: $(VENV)/.dev ## every row of the acceptance table of faults, the sl
 MINUTES ?= 10
 soak: $(VENV)/.dev ## faults at random on one cluster for MINUTES=10, from a printed seed (SEED=… gives the same draws again)
 	PYTHONPATH=app:tests $(BIN)/python -m faults.soak --minutes $(MINUTES) $(addprefix --seed ,$(SEED))
+
+mutants: $(VENV)/.dev ## take each safeguard out of a copy of the tree and see that the suite notices (ONLY="name …"); about 10 minutes
+	PYTHONPATH=app:tests $(BIN)/python -m mutants.run $(ONLY)
 
 check: $(VENV)/.dev ## format, lint, types, walls between the rooms, generated code
 	$(BIN)/ruff format --check

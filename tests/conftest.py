@@ -28,10 +28,13 @@ def postgres_bin() -> Path | None:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path | None) -> AsyncIterator[Embedded]:
-    """The server of this run. The workers of pytest-xdist share one, as any processes with the same folder do."""
+    """The server of this run. The workers of pytest-xdist share one, as any processes with the same folder do; TASKRUNNER_TEST_SERVER
+    names the folder of one that outlives the run.
+    """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
+    folder = Path(os.environ.get("TASKRUNNER_TEST_SERVER", folder))
     async with embedded_postgres(folder / "postgres", options=FAST, binaries=postgres_bin) as server:
         yield server
 

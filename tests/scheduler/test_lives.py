@@ -150,6 +150,19 @@ async def test_claims_that_were_not_sent_are_released_when_the_stream_breaks(hou
     assert await rows(house, "select from attempts") == []
 
 
+async def test_a_claim_that_waited_for_half_a_lease_is_not_sent(house: House) -> None:
+    """Its worker may have died meanwhile, or be another one by now: it goes back unsent, and is claimed anew."""
+    address, _ = await house.scheduler(lease=1.5)
+    man = await house.workman(address)
+    async with house.store.pool.connection() as connection, connection.transaction():
+        await connection.execute("lock table sessions in access exclusive mode")  # claims wait for it, and get it before they give up
+        await create(house)
+        await asyncio.sleep(0.9)
+    async with beating(man, address):
+        tasks = await man.take()
+    assert (tasks.epochs, tasks.attempts) == ((2).to_bytes(8, "big"), (1).to_bytes(4, "big"))
+
+
 async def none_pending(house: House) -> bool:
     return not await rows(house, "select from tasks_live where status = 'PENDING'")
 

@@ -10,6 +10,7 @@ import pytest
 from store.desk import Desk, Held
 
 from taskrunner.domain.errors import Unavailable
+from taskrunner.store.claims import Seat
 from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR, GIVEN_BACK, Batch, Kind, Settled
 
 NOTHING = Settled(b"", b"", {}, [])
@@ -33,12 +34,13 @@ async def test_started_is_written_for_what_is_held_under_that_epoch(desk: Desk) 
     assert await desk.statuses(held.ids) == ["RUNNING", "QUEUED"]
 
 
+@pytest.mark.parametrize("same", [True, False], ids=["with the same worker", "with another one"])
 @pytest.mark.parametrize("kind", [COMPLETED, ERROR, GIVEN_BACK, CANCELLED], ids=lambda kind: kind.statement)
-async def test_a_stale_epoch_changes_nothing_though_the_state_is_the_same(desk: Desk, kind: Kind) -> None:
-    """The task is QUEUED again, under a new epoch: only the epoch tells the old holder from the new one."""
+async def test_a_stale_epoch_changes_nothing_though_the_state_is_the_same(desk: Desk, kind: Kind, same: bool) -> None:
+    """The task is QUEUED again, under a new epoch: where its worker has it again, nothing else tells the old attempt from the new one."""
     old = await desk.held()
     await desk.settling.settle(GIVEN_BACK, old.back())
-    new = await desk.claim(await desk.worker(), 1)
+    new = await desk.claim(Seat(old.session, old.stream, 1) if same else await desk.worker(), 1)
     assert (new.ids, new.epochs) == (old.ids, [2])
     before = await desk.row(old.ids[0])
     settled = await desk.settling.settle(kind, columns_of(kind, old))

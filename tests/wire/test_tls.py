@@ -71,7 +71,8 @@ async def test_any_other_client_is_refused(office: Office, tmp_path: Path, who: 
                 context.set_alpn_protocols(["h2"])
                 async with Channel("localhost", port, ssl=context) as channel:
                     await HealthStub(channel).Check(HealthCheckRequest(), timeout=5)
-            await ask(port, clients[who])
+            else:
+                await ask(port, clients[who])
         await ask(port, office.settings("good"))  # and nobody else suffers
 
 
