@@ -225,6 +225,7 @@ async def test_hostile_headers_are_hung_up_on(headers: dict[str, str], caplog: p
 async def test_who_asks_and_never_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pings are answered, and answers wait in memory."""
     monkeypatch.setattr(limits, "MOST_UNSENT", 1 << 16)
+    monkeypatch.setattr(limits, "PERIOD", 60)
     async with door() as port:
         h2 = H2Connection(H2Configuration(client_side=True))
         h2.initiate_connection()
