@@ -14,9 +14,10 @@ MANY = 3000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a browser there is nothing to look with."""
-    for item in items:
-        if "/e2e/" in str(item.path) and CHROMIUM is None:
+    """A browser has its time; without one there is nothing to look with."""
+    for item in (item for item in items if "/e2e/" in str(item.path)):
+        item.add_marker(pytest.mark.timeout(180))
+        if CHROMIUM is None:
             item.add_marker(pytest.mark.skip(reason="no chromium here: the dashboard is not tested (Debian: apt-get install chromium)"))
 
 

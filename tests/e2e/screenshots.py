@@ -20,7 +20,7 @@ from taskrunner.store.embedded import embedded_postgres
 
 PICTURES = Path(__file__).parent.parent.parent / "docs" / "pictures"
 MOST = 200_000  # bytes of a picture
-SIZE = ViewportSize(width=1280, height=800)
+SIZE = ViewportSize(width=1280, height=900)
 
 
 def order(n: int) -> dict[str, Any]:
@@ -46,7 +46,7 @@ async def trade(shop: Town, minutes: float) -> None:
     await shop.create_all([{"task_type": "nightly-report", "queue": "reports", "payload": {"steps": int(90 * minutes)}}] * 3)
     await shop.create_all([{"task_type": "send-invoice", "queue": "mail", "delay": random.randint(3600, 90_000)} for _ in range(120)])
     began = time.monotonic()
-    n = 0
+    n = 10_000
     while time.monotonic() < began + 60 * minutes:
         wave = 30 + 18 * math.sin((time.monotonic() - began) / 70) + random.random() * 10
         many = int(wave * (6 if random.random() < 0.01 else 1))
@@ -75,7 +75,6 @@ async def look(browser: Browser, shop: Town) -> None:
             "tasks": "tasks",
             "task": f"tasks/{failed}",
             "errors": "errors",
-            "workers": "workers",
         }.items():
             await show(page, route)
             await asyncio.sleep(20 if name == "overview" else 1)  # its live charts begin when it is opened

@@ -48,7 +48,6 @@ async def accessible(page: Page, *rules: str) -> None:
     assert bad == []
 
 
-@pytest.mark.timeout(180)  # axe looks at each of a thousand elements
 @pytest.mark.parametrize("look", LOOKS)
 async def test_every_view_is_there_for_everyone(browser: Browser, shop: Town, look: str) -> None:
     failed = (await (await shop.http.get("/api/tasks?status=FAILED&limit=1")).json())["items"][0]

@@ -10,6 +10,7 @@ const FIELDS = ["task_type", "payload", "queue", "priority", "run_at", "delay", 
 export const create = {
   title: () => "New task",
   quiet: true,
+  early: true, // what it asks for only helps to fill it in
   begin: () => ({ when: "now", faults: {}, draft: { payload: "{}", queue: "default", priority: "2", task_type: "" } }),
 
   async load(app, state, signal) {

@@ -10,11 +10,11 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 export const FILTERS = ["status", "task_type", "queue", "tag", "error", "created_after", "created_before"];
 
 const SPANS = [
-  ["", "any time"],
-  ["900", "the last 15 minutes"],
-  ["3600", "the last hour"],
-  ["86400", "the last 24 hours"],
-  ["604800", "the last 7 days"],
+  ["", "Any time"],
+  ["900", "Last 15 minutes"],
+  ["3600", "Last hour"],
+  ["86400", "Last 24 hours"],
+  ["604800", "Last 7 days"],
 ];
 
 // The filter as the API takes it. A span is kept as such in the address, so that a bookmark stays of use.
@@ -71,7 +71,7 @@ export function search(app, state) {
     h(
       "select",
       { "aria-label": "Created", change: set("span"), value: app.query.get("span") ?? "" },
-      SPANS.map(([value, text]) => h("option", { value }, value ? `Created in ${text}` : "Created at any time")),
+      SPANS.map(([value, text]) => h("option", { value }, text)),
     ),
   );
 }

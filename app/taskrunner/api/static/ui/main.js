@@ -180,7 +180,8 @@ class App {
   redraw() {
     const main = document.getElementById("view");
     const bad = this.error;
-    if (!this.loaded) morph(main, bad ? failed(bad, () => this.look()) : this.view.load ? loading() : this.view.draw(this, this.state));
+    if (!this.loaded && !this.view.early)
+      morph(main, bad ? failed(bad, () => this.look()) : this.view.load ? loading() : this.view.draw(this, this.state));
     else if (bad && bad.status === 404) morph(main, failed(bad));
     else {
       const stale =
