@@ -49,7 +49,7 @@ class Terminal:
 async def terminal(*argv: str, pipes: Sequence[str] = ()) -> AsyncIterator[Terminal]:
     """``taskrunner`` on a terminal; those of ``stdin``, ``stdout``, ``stderr`` that ``pipes`` names are pipes."""
     ours, theirs = pty.openpty()
-    streams = {name: asyncio.subprocess.PIPE if name in pipes else theirs for name in ("stdin", "stdout", "stderr")}
+    streams: dict[str, Any] = {name: asyncio.subprocess.PIPE if name in pipes else theirs for name in ("stdin", "stdout", "stderr")}
     process = await asyncio.create_subprocess_exec(*MAIN, *argv, start_new_session=True, **streams)
     os.close(theirs)
     it = Terminal(ours, process)

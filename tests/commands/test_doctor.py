@@ -32,8 +32,8 @@ async def test_nothing_is_found_where_nothing_is_wrong(patient: Bed) -> None:
 
 async def test_a_running_service_is_healthy(ward: Embedded, patient: Bed) -> None:
     await patient.sql("delete from sessions")
-    ports = {"http_port": 0, "scheduler_port": 0, "worker_port": 0}
-    async with opened(Settings(**ports, db_dsn=patient.dsn, grace=1, scheduler_address=())) as where, Client(where["api"]) as client:
+    ours = Settings(http_port=0, scheduler_port=0, worker_port=0, db_dsn=patient.dsn, grace=1, scheduler_address=())
+    async with opened(ours) as where, Client(where["api"]) as client:
         async with asyncio.timeout(20):
             while not await client.workers():
                 await asyncio.sleep(0.02)
