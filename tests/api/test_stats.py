@@ -4,10 +4,9 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-import pytest
 from api.door import Api, until
 
-from taskrunner.api.stats import Kept
+from taskrunner.api.kept import Kept
 
 COUNTS = {"created", "completed", "failed", "cancelled", "retried", "start_p50", "start_p95", "start_p99"}
 
@@ -110,24 +109,21 @@ async def test_more_than_a_day_is_shown_by_the_hour(api: Api) -> None:
         ({"window": "90000"}, 3600, 25),
         ({"window": "172800", "step": "5400"}, 7200, 24),
     ):
-        found = await get(api, "/api/stats", **query)
+        found = await get(api, "/api/stats", 200, **query)
         assert (found["step"], len(found["points"])) == (step, n)
 
 
-@pytest.mark.parametrize(
-    ("query", "name"),
-    [
+async def test_wrong_parameters_are_named(api: Api) -> None:
+    wrong: list[tuple[dict[str, str], str]] = [
         ({"window": "59"}, "window"),
         ({"window": "9999999"}, "window"),
         ({"step": "90"}, "step"),
         ({"task_type": ""}, "task_type"),
         ({"queue": ""}, "queue"),
         ({"speed": "1"}, "speed"),
-    ],
-)
-async def test_wrong_parameters_are_named(api: Api, query: dict[str, str], name: str) -> None:
-    problem = await get(api, "/api/stats", 400, **query)
-    assert problem["detail"].startswith(f"{name} ")
+    ]
+    for query, name in wrong:
+        assert (await get(api, "/api/stats", 400, **query))["detail"].startswith(f"{name} ")
 
 
 async def test_errors_are_grouped_and_their_tasks_found_and_retried(api: Api) -> None:
