@@ -135,6 +135,18 @@ async def test_a_late_outcome_changes_nothing_and_the_same_one_may_be_said_again
     assert await door.settle(outcome(task, "FAILED")) == {"settled": [], "stale": [pair]}
 
 
+async def test_a_session_speaks_only_for_its_own(door: Door) -> None:
+    """F44: another session's pairs are stale, and a beat that names them starts nothing."""
+    await door.client.create("t")
+    (task,) = await door.claim()
+    thief = await door.call("claim", name="thief", task_types=["other"], wait=0)
+    said = {"session": thief["session"]}
+    assert (await door.call("settle", **said, outcomes=[outcome(task, "COMPLETED")]))["stale"] == [[task["id"], task["epoch"]]]
+    await door.call("beat", **said, running=[[task["id"], task["epoch"]]])
+    assert await door.sql("select status from tasks_live") == [("QUEUED",)]
+    assert (await door.settle(outcome(task, "COMPLETED")))["stale"] == []
+
+
 async def test_a_waiting_get_hears_of_a_settle(door: Door) -> None:
     made = await door.client.create("t")
     (task,) = await door.claim()
