@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -77,3 +78,29 @@ async def test_a_beat_is_answered_when_it_is_committed(desk: Desk) -> None:
         renewal.cancel()
     (row,) = await desk.rows("select lease_until - clock_timestamp() > interval '9 minutes' as long from sessions where status = 'LIVE'")
     assert row["long"]
+
+
+async def test_a_look_for_the_dead_that_had_to_wait_declares_nobody_dead(desk: Desk) -> None:
+    """It began when all was well. While it waited for the connection nobody could renew, and all leases ran out."""
+    leases, seat = watching(desk, lease=1), await desk.worker()
+    async with asyncio.timeout(5):
+        while not leases._may_reap():
+            await leases.run_once()
+            await asyncio.sleep(0.02)
+    gate = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(desk.sessions._line.run(lambda _: gate.wait()))
+        await asyncio.sleep(0)
+        group.create_task(leases.run_once())
+        await asyncio.sleep(0)
+        await desk.db.execute("update sessions set lease_until = clock_timestamp() - interval '1 minute'")
+        leases._unwell()  # renewing has failed
+        gate.set()
+    assert await status(desk, seat.session) == "LIVE"
+
+
+async def test_a_statement_that_comes_too_late_declares_nobody_dead(desk: Desk) -> None:
+    seat, now = await desk.worker(), await desk.sessions.clock()
+    await desk.db.execute("update sessions set lease_until = clock_timestamp() - interval '1 minute'")
+    assert await desk.sessions.end_dead(longest=700, until=now) == []
+    assert [one for one, _ in await desk.sessions.end_dead(longest=700, until=now + timedelta(minutes=1))] == [seat.session]

@@ -7,7 +7,7 @@ of the database (or of this process) is not taken for the death of every worker.
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
@@ -126,7 +126,7 @@ class Leases:
         """One pass. Raises Unavailable while the database is away."""
         await self._write_down()
         if self._may_reap():
-            for session, name in await self._sessions.end_dead(longest=LONGEST):
+            for session, name in await self._end_dead():
                 log.warning("a worker's session is over", session=str(session), worker=name)
         n, back = await self._sessions.take_back()
         self._well()
@@ -135,6 +135,15 @@ class Leases:
             self._back(back)
             self._tend.set()  # there may be more
         await self._tell_cancels()
+
+    async def _end_dead(self) -> list[tuple[UUID, str]]:
+        """Declare the dead dead, at once or not at all: a statement that waits (for the connection, in the network) would come upon leases
+        that nobody could renew meanwhile.
+        """
+        now = await self._sessions.clock()
+        if not self._may_reap():
+            return []
+        return await self._sessions.end_dead(longest=LONGEST, until=now + timedelta(seconds=self._settings.beat))
 
     async def _write_down(self) -> None:
         """What was noted since the last pass; it stays noted until it is written."""

@@ -75,9 +75,16 @@ class Sessions:
         """The worker said Goodbye."""
         await self._line.run(lambda connection: connection.execute(sql("close_session"), {"id": session, "stream": stream}))
 
-    async def end_dead(self, *, longest: float) -> list[tuple[UUID, str]]:
-        """Declare dead the sessions whose lease is over, or whose connections are both broken. ``longest``: no lease is longer."""
-        rows = await self._rows("end_sessions", {"longest": longest})
+    async def clock(self) -> datetime:
+        """The database's."""
+        return (await self._rows("clock", {}))[0][0]  # type: ignore[no-any-return]  # a column of any row
+
+    async def end_dead(self, *, longest: float, until: datetime | None = None) -> list[tuple[UUID, str]]:
+        """Declare dead the sessions whose lease is over, or whose connections are both broken. ``longest``: no lease is longer.
+
+        Nobody, where it is later than ``until`` by the database's clock.
+        """
+        rows = await self._rows("end_sessions", {"longest": longest, "until": until})
         self._meter.sessions_lost += len(rows)
         return [(row[0], row[1]) for row in rows]
 

@@ -35,11 +35,14 @@ update sessions set stream_lost_at = clock_timestamp() where id = %(id)s and str
 -- Unless another scheduler has renewed it since.
 update sessions set beat_lost_at = clock_timestamp() where id = %(id)s and status = 'LIVE' and beat_at = %(beat_at)s
 
+-- name: clock
+select clock_timestamp()
+
 -- name: end_sessions
 -- Dead: silent for a lease, or with both connections broken for half a second. A lease from too far in the future is one from before the
--- database's clock went back.
+-- database's clock went back. A statement that comes too late (after ``until``) changes nothing: nobody could renew meanwhile.
 update sessions set status = 'DEAD', dead_at = clock_timestamp()
-where status = 'LIVE' and (lease_until < clock_timestamp() or lease_until > clock_timestamp() + %(longest)s * interval '1 second'
+where status = 'LIVE' and clock_timestamp() < coalesce(%(until)s::timestamptz, 'infinity') and (lease_until < clock_timestamp() or lease_until > clock_timestamp() + %(longest)s * interval '1 second'
   or (stream_lost_at is not null and beat_lost_at is not null
       and greatest(stream_lost_at, beat_lost_at) < clock_timestamp() - interval '0.5 seconds'))
 returning id, name
