@@ -5,8 +5,9 @@ import os
 import re
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.metadata import version
 from typing import Any, Literal, Protocol
 
@@ -110,7 +111,22 @@ async def exporting() -> AsyncIterator[None]:
         yield
     finally:
         if provider is not None:
-            await asyncio.wait([asyncio.ensure_future(asyncio.to_thread(provider.shutdown))], timeout=CLOSE)
+            await _closed(provider)
+
+
+async def _closed(provider: Any) -> None:
+    """The end of ``provider``. A thread of its own sees to it, for which nobody waits when the collector hangs."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def close() -> None:
+        provider.shutdown()
+        with suppress(RuntimeError):  # the loop is closed: it took too long
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=close, name="last spans", daemon=True).start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE):
+            await done.wait()
 
 
 def start_exporting(*, delay_ms: int | None = None) -> Any:
