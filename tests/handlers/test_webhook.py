@@ -40,19 +40,6 @@ async def test_a_signed_json_request_that_the_library_verifies(run: Run, serve: 
         assert Webhook(secret).verify(seen["body"], seen["headers"]) == {"n": 1, "s": "é"}
 
 
-TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-@pytest.mark.parametrize(
-    ("known", "headers", "sent"),
-    [(TRACE, {}, TRACE), ("", {}, None), ("\ufffd" * 55, {}, None), (TRACE, {"traceparent": "theirs"}, "theirs")],
-)
-async def test_the_tasks_trace_goes_on(run: Run, serve: Serve, known: str, headers: dict[str, str], sent: str | None) -> None:
-    ctx = make_context(traceparent=known.encode("ascii", "replace"))
-    seen = orjson.loads((await run("webhook", {"url": await serve(echo), "headers": headers}, ctx))["body"])
-    assert seen["headers"].get("traceparent") == sent
-
-
 async def test_an_absent_body_is_not_sent_and_null_is_null(run: Run, serve: Serve) -> None:
     url = await serve(echo)
     for payload, body, kind in (({}, "", None), ({"body": None}, "null", "application/json"), ({"body": "x"}, '"x"', "application/json")):

@@ -72,7 +72,7 @@ class Imports:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Import]:
-        """A stream, on a connection that ends with it. Raises Unavailable when there are enough already, Conflict where there are no sessions."""
+        """A stream, on a connection that ends with it. Raises Unavailable when there are enough already, Conflict without sessions."""
         if self._store.settings.pgbouncer:
             raise Conflict("a stream needs a session of the database, and there is a PgBouncer between: send arrays of up to 10,000 tasks")
         if self._open >= MOST:

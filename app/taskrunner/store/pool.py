@@ -27,7 +27,7 @@ SESSION = "set timezone = 'UTC'; set statement_timeout = '5s'; set lock_timeout 
 
 
 async def set_session(pool: AsyncConnectionPool[Connection], connection: Connection, setup: str) -> None:
-    """Run ``setup``, which changes settings of the session. Nothing where the session is a pooler's: the next one to use it may be anybody."""
+    """Run ``setup``, which changes settings of the session. Nothing where the session is a pooler's: the next in it may be anybody."""
     if not (isinstance(pool, _Pool) and pool.shared):
         await connection.execute(setup, prepare=False)
 
@@ -60,13 +60,6 @@ class _Pool(AsyncConnectionPool[Connection]):
 
     shared = False
 
-    async def greet(self, connection: Connection) -> None:
-        """Make a new connection one of ours."""
-        columns.register(connection.adapters)
-        if self.shared:
-            connection.prepare_threshold = None
-        await set_session(self, connection, SESSION)
-
     async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109 — psycopg's own signature
         before = _cancellations()
         connection = await super().getconn(timeout)
@@ -92,6 +85,14 @@ async def open_pool(dsn: str, *, traces: bool = False, shared: bool = False) -> 
         psycopg.conninfo.conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
         raise ConfigurationError(f"DB_DSN cannot be read: {error}") from None
+
+    async def greet(connection: Connection) -> None:
+        columns.register(connection.adapters)
+        if shared:
+            connection.prepare_threshold = None
+        else:
+            await connection.execute(SESSION, prepare=False)
+
     kwargs = {
         "autocommit": True,
         "application_name": "taskrunner",
@@ -109,7 +110,7 @@ async def open_pool(dsn: str, *, traces: bool = False, shared: bool = False) -> 
         max_size=12,
         timeout=2,
         max_waiting=2_000,
-        configure=lambda connection: pool.greet(connection),
+        configure=greet,
         check=_check,
         reset=_note_use,
         connection_class=_Connection,
