@@ -13,7 +13,7 @@ async def main(many: int, addresses: list[str]) -> None:
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for _ in range(many):
-            outside = Outside(ready=lambda _: None, stop=stop, done=lambda: None)
+            outside = Outside(ready=lambda _, __: None, stop=stop, done=lambda: None)
             group.create_task(work(settings, addresses, None, outside))
             await asyncio.sleep(0.01)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 import psycopg
-from faults.checker import Evidence, Run, longest_holds
+from faults.checker import Absence, Evidence, Run, longest_holds
 from faults.cluster import API, API2, SCHEDULERS, WORKERS, Cluster, cluster
 from faults.load import Client, connections
 from faults.nemesis import Nemesis
@@ -137,6 +137,8 @@ async def soak(folder: Path, *, minutes: float, seed: str, rate: float) -> dict[
         except AssertionError as error:  # what it was is to be seen below
             stuck = str(error)
         seen = await row.evidence()
+        unanswered = await _unanswered(town)
+        seen.absences += unanswered
         drained = now() - quiet
         keeping.cancel()
     (folder / "story.json").write_text(json.dumps(nemesis.story))
@@ -147,10 +149,21 @@ async def soak(folder: Path, *, minutes: float, seed: str, rate: float) -> dict[
         "seed": seed,
         "minutes": minutes,
         **tale,
+        "sessions_unanswered": len(unanswered),
         "backlog_gone_after": round(drained, 1),
         "faults": sum(nemesis.done.values()),
         "by_row": dict(sorted(nemesis.done.items())),
     }
+
+
+async def _unanswered(town: Cluster) -> list[Absence]:
+    """Sessions that ended before their lease, as they may: both connections were broken, and no scheduler answered for half a second."""
+    rows = await town.server.ask(
+        """select split_part(name, ':', 2)::int, extract(epoch from greatest(stream_lost_at, beat_lost_at))::float8,
+          extract(epoch from dead_at)::float8
+        from sessions where lease_until > dead_at and stream_lost_at is not null and beat_lost_at is not null"""
+    )
+    return [Absence(*row) for row in rows]
 
 
 def _tale(seen: Evidence, client: Client, gauge: Gauge, warm: dict[str, Any], calm: dict[str, Any]) -> dict[str, Any]:
