@@ -56,13 +56,16 @@ async def test_a_pause_wakes_the_schedulers(api: Api) -> None:
 
 async def test_workers_are_listed_with_what_they_hold_and_can_be_asked_to_drain(api: Api) -> None:
     await api.hold((await api.create())["id"])
-    ((session,),) = await api.sql("update sessions set name = 'w', slots = 7, task_types = '{x}' returning id::text")
+    ((session,),) = await api.sql(
+        "update sessions set name = 'w', version = '2.0', lag = 0.5, slots = 7, task_types = '{x}' returning id::text"
+    )
     await api.sql("insert into sessions (id, status, dead_at, lease_until) values (%s, 'DEAD', now(), now())", str(uuid4()))
     async with api.http.get("/api/workers") as answer:
         found = {one["session"]: one for one in (await answer.json())["items"]}
     assert sorted(one["status"] for one in found.values()) == ["DEAD", "LIVE"]
     assert (found[session]["name"], found[session]["slots"], found[session]["in_flight"]) == ("w", 7, 1)
     assert 0 <= found[session]["last_beat_age"] < 60
+    assert (found[session]["version"], found[session]["lag"]) == ("2.0", 0.5)
     for _ in range(2):
         async with api.http.post(f"/api/workers/{session}/drain") as answer:
             assert (answer.status, (await answer.json())["status"]) == (202, "DRAINING")

@@ -73,8 +73,8 @@ async def test_a_beat_is_answered_when_it_is_committed(desk: Desk) -> None:
     async with asyncio.TaskGroup() as group:
         renewal = group.create_task(leases.renew())
         async with asyncio.timeout(5):
-            assert await leases.beat(living.session)
-            assert not await leases.beat(dead.session)
+            assert await leases.beat(living.session, 0.0)
+            assert not await leases.beat(dead.session, 0.0)
         renewal.cancel()
     (row,) = await desk.rows("select lease_until - clock_timestamp() > interval '9 minutes' as long from sessions where status = 'LIVE'")
     assert row["long"]

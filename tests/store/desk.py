@@ -90,7 +90,16 @@ class Desk:
     async def hello(self, session: UUID, held: Held | None = None, *, resumed: bool = False, lease: float = 60) -> Accepted | None:
         ids, epochs = held.blobs if held else (b"", b"")
         who = Introduction(
-            session=session, resumed=resumed, name="w", address="", task_types=("t",), queues=("*",), slots=10, ids=ids, epochs=epochs
+            session=session,
+            resumed=resumed,
+            name="w",
+            version="1.2.3",
+            address="",
+            task_types=("t",),
+            queues=("*",),
+            slots=10,
+            ids=ids,
+            epochs=epochs,
         )
         return await self.sessions.hello(who, lease=lease)
 

@@ -69,14 +69,15 @@ async def test_a_beat_renews_the_living_and_says_who_is_not(desk: Desk) -> None:
     await desk.sessions.close_session(dead.session, dead.stream)
     before = await column(desk, living.session, "lease_until")
     await lose_beat(desk, living.session)
-    assert set(await desk.sessions.renew([living.session, dead.session, uuid4()], lease=100)) == {living.session}
+    assert set(await desk.sessions.renew(dict.fromkeys([living.session, dead.session, uuid4()], 0.25), lease=100)) == {living.session}
     assert await column(desk, living.session, "lease_until") > before  # type: ignore[operator]  # both are times
     assert await column(desk, living.session, "beat_lost_at") is None
+    assert (await column(desk, living.session, "version"), await column(desk, living.session, "lag")) == ("1.2.3", 0.25)
 
 
 async def lose_beat(desk: Desk, session: UUID) -> None:
     """The Beat stream ends that renewed the session last."""
-    renewed = await desk.sessions.renew([session], lease=60)
+    renewed = await desk.sessions.renew({session: 0.0}, lease=60)
     await desk.sessions.lose_beat(session, renewed[session].at)
 
 
@@ -118,7 +119,7 @@ async def test_a_session_dies_early_when_both_connections_broke_half_a_second_ag
 
 
 async def test_a_connection_that_is_back_undoes_its_loss(desk: Desk) -> None:
-    for mend in (lambda s: desk.hello(s, resumed=True), lambda s: desk.sessions.renew([s], lease=60)):
+    for mend in (lambda s: desk.hello(s, resumed=True), lambda s: desk.sessions.renew({s: 0.0}, lease=60)):
         seat = await desk.worker()
         await desk.sessions.lose_stream(seat.session, seat.stream)
         await lose_beat(desk, seat.session)
@@ -129,8 +130,8 @@ async def test_a_connection_that_is_back_undoes_its_loss(desk: Desk) -> None:
 
 async def test_the_end_of_a_beat_stream_says_nothing_when_another_one_has_renewed_since(desk: Desk) -> None:
     seat = await desk.worker()
-    old = (await desk.sessions.renew([seat.session], lease=60))[seat.session]
-    new = (await desk.sessions.renew([seat.session], lease=60))[seat.session]
+    old = (await desk.sessions.renew({seat.session: 0.0}, lease=60))[seat.session]
+    new = (await desk.sessions.renew({seat.session: 0.0}, lease=60))[seat.session]
     await desk.sessions.lose_beat(seat.session, old.at)
     assert await column(desk, seat.session, "beat_lost_at") is None
     await desk.sessions.lose_beat(seat.session, new.at)
@@ -171,7 +172,7 @@ async def test_of_a_renewal_and_a_reap_at_once_exactly_one_wins(desk: Desk, dsn:
             seat = await desk.worker()
             await age(desk, seat.session, lease_until=1)
             async with asyncio.TaskGroup() as group:
-                renew = group.create_task(desk.sessions.renew([seat.session], lease=60))
+                renew = group.create_task(desk.sessions.renew({seat.session: 0.0}, lease=60))
                 reap = group.create_task(ended(other))
             assert (seat.session in renew.result()) != (seat.session in reap.result())
 

@@ -131,6 +131,7 @@ def _worker(session: WorkerSession) -> shapes.Worker:
     return {
         "session": session.session,
         "name": session.name,
+        "version": session.version,
         "address": session.address,
         "status": cast("Literal['LIVE', 'DRAINING', 'DEAD']", session.status),
         "task_types": session.task_types,
@@ -139,6 +140,7 @@ def _worker(session: WorkerSession) -> shapes.Worker:
         "in_flight": session.in_flight,
         "started_at": moment(session.started_at),
         "last_beat_age": session.last_beat_age,
+        "lag": session.lag,
     }
 
 

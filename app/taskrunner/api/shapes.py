@@ -187,6 +187,7 @@ class Worker(TypedDict):
 
     session: UUID
     name: str
+    version: str
     address: str
     status: Literal["LIVE", "DRAINING", "DEAD"]
     task_types: list[str]
@@ -195,6 +196,7 @@ class Worker(TypedDict):
     in_flight: int
     started_at: Moment
     last_beat_age: float
+    lag: float
 
 
 class Workers(TypedDict):

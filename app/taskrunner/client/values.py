@@ -132,6 +132,7 @@ class Worker(_Value):
 
     session: str
     name: str
+    version: str
     address: str
     status: str
     task_types: tuple[str, ...]
@@ -140,6 +141,7 @@ class Worker(_Value):
     in_flight: int
     started_at: datetime
     last_beat_age: float
+    lag: float
 
 
 class Count(_Value):

@@ -35,6 +35,7 @@ class Leases:
         self._back = back
         self._loop = asyncio.get_running_loop()
         self._beats: dict[UUID, list[asyncio.Future[bool]]] = {}
+        self._lags: dict[UUID, float] = {}  # of those that beat
         self._beaten = asyncio.Event()
         self._lost: list[tuple[UUID, int | None]] = []
         self._renewed: dict[UUID, datetime] = {}  # when we did so last
@@ -47,10 +48,11 @@ class Leases:
         self.beating: Counter[UUID] = Counter()
         self.draining: set[UUID] = set()
 
-    async def beat(self, session: UUID) -> bool:
-        """Renew the session's lease with the next batch; whether it still lives. Waits until that is committed."""
+    async def beat(self, session: UUID, lag: float) -> bool:
+        """Renew the session's lease with the next batch, and write its ``lag`` down; whether it still lives. Waits for the commit."""
         answer: asyncio.Future[bool] = self._loop.create_future()
         self._beats.setdefault(session, []).append(answer)
+        self._lags[session] = lag
         self._beaten.set()
         return await answer
 
@@ -91,7 +93,7 @@ class Leases:
             self._beaten.clear()
             beats, self._beats = self._beats, {}
             try:
-                alive = await self._sessions.renew(beats.keys(), lease=self._settings.lease)
+                alive = await self._sessions.renew({session: self._lags[session] for session in beats}, lease=self._settings.lease)
             except TaskrunnerError as error:
                 log.warning("leases could not be renewed", error=str(error))
                 self._unwell()
@@ -100,6 +102,7 @@ class Leases:
                 self._loop.call_later(self._settings.beat / 4, self._beaten.set)
                 continue
             self._well()
+            self._lags = {session: self._lags[session] for session in self._beats}
             self.draining = self.draining - beats.keys() | {session for session, renewed in alive.items() if renewed.drain}
             self._renewed |= {session: renewed.at for session, renewed in alive.items()}
             for session, answers in beats.items():

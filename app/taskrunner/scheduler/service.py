@@ -193,7 +193,7 @@ class SchedulerService:
                     if here.lag > request.lag:
                         self._dispatcher.wake()
                     here.lag = request.lag
-                alive = await self._leases.beat(session)
+                alive = await self._leases.beat(session, request.lag)
                 ids, epochs = self._leases.cancels.get(session, (b"", b""))
                 reply = BeatReply(over=not alive, cancel_ids=ids, cancel_epochs=epochs, drain=session in self._leases.draining)
                 async with asyncio.timeout(self._settings.lease / 3):
@@ -232,6 +232,7 @@ def _introduction(hello: Hello) -> Introduction:
         session=UUID(bytes=hello.session),
         resumed=hello.resumed,
         name=hello.name[:200],
+        version=hello.version[:100],
         address=hello.address[:200],
         task_types=tuple(hello.task_types),
         queues=tuple(hello.queues),

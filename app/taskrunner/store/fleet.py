@@ -32,6 +32,7 @@ class WorkerSession:
 
     session: UUID
     name: str
+    version: str
     address: str
     status: str
     task_types: list[str]
@@ -40,6 +41,7 @@ class WorkerSession:
     in_flight: int
     started_at: datetime
     last_beat_age: float
+    lag: float
 
 
 class Fleet:

@@ -61,6 +61,7 @@ class Pulling:
             session=session,
             resumed=False,
             name=who.name,
+            version="",
             address="",
             task_types=who.task_types,
             queues=who.queues,

@@ -1,6 +1,6 @@
 """The control connection: sessions, their leases, and the tasks of those that are lost."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ class Introduction:
     session: UUID
     resumed: bool
     name: str
+    version: str
     address: str
     task_types: tuple[str, ...]
     queues: tuple[str, ...]
@@ -58,9 +59,9 @@ class Sessions:
         """Take the session on, on a new stream. None: it is dead, and the worker must begin another."""
         return await self._line.run(lambda connection: _hello(connection, who, lease))
 
-    async def renew(self, ids: Collection[UUID], *, lease: float) -> dict[UUID, Renewed]:
-        """Prolong these leases; those that still live."""
-        rows = await self._rows("renew_sessions", {"ids": [*ids], "lease": lease})
+    async def renew(self, lags: Mapping[UUID, float], *, lease: float) -> dict[UUID, Renewed]:
+        """Prolong the leases of these sessions, each with the seconds by which its loop is late; those that still live."""
+        rows = await self._rows("renew_sessions", {"ids": [*lags], "lags": [*lags.values()], "lease": lease})
         return {row[0]: Renewed(row[1], row[2]) for row in rows}
 
     async def lose_stream(self, session: UUID, stream: int) -> None:
@@ -119,8 +120,8 @@ class Sessions:
 
 
 async def _hello(connection: Connection, who: Introduction, lease: float) -> Accepted | None:
-    opening = {"id": who.session, "lease": lease, "name": who.name, "address": who.address, "task_types": [*who.task_types]}
-    opening |= {"queues": [*who.queues], "slots": who.slots}
+    opening = {"id": who.session, "lease": lease, "name": who.name, "version": who.version, "address": who.address}
+    opening |= {"task_types": [*who.task_types], "queues": [*who.queues], "slots": who.slots}
     async with connection.transaction():
         row = await (await connection.execute(sql("resume_session" if who.resumed else "open_session"), opening)).fetchone()
         if row is None:

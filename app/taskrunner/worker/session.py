@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 
 import structlog
 
@@ -70,6 +71,7 @@ class Session:
                 ids=b"".join(started[0] + finished[0]),
                 epochs=b"".join(started[1] + finished[1]),
                 address=address,
+                version=version("taskrunner"),
             )
         )
 

@@ -26,10 +26,10 @@ select name, coalesce(ready, 0) as ready, coalesce(scheduled, 0) as scheduled, c
 from names left join lots using (name) order by name
 
 -- name: list_sessions
-select id as session, name, address,
+select id as session, name, version, address,
   case when status = 'DEAD' then 'DEAD' when drain_requested_at is not null then 'DRAINING' else 'LIVE' end as status,
   task_types, queues, slots, (select count(*) from tasks_live t where t.session = s.id) as in_flight, started_at,
-  extract(epoch from clock_timestamp() - beat_at)::float8 as last_beat_age
+  extract(epoch from clock_timestamp() - beat_at)::float8 as last_beat_age, lag
 from sessions s where %(id)s::uuid is null or id = %(id)s
 order by started_at desc, id limit 1000
 

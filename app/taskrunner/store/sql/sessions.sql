@@ -2,8 +2,8 @@
 
 -- name: open_session
 -- The first Hello. Sent again because its answer was lost, it is a Hello like any other.
-insert into sessions (id, lease_until, name, address, task_types, queues, slots)
-values (%(id)s, clock_timestamp() + %(lease)s * interval '1 second', %(name)s, %(address)s, %(task_types)s, %(queues)s, %(slots)s)
+insert into sessions (id, lease_until, name, version, address, task_types, queues, slots)
+values (%(id)s, clock_timestamp() + %(lease)s * interval '1 second', %(name)s, %(version)s, %(address)s, %(task_types)s, %(queues)s, %(slots)s)
 on conflict (id) do update set stream = sessions.stream + 1, lease_until = excluded.lease_until, stream_lost_at = null
 where sessions.status = 'LIVE' returning stream
 
@@ -25,8 +25,9 @@ select coalesce(string_agg(uuid_send(d.id), ''), '') as ids, coalesce(string_agg
 where not exists (select from ours o where o.id = d.id)
 
 -- name: renew_sessions
-update sessions set lease_until = clock_timestamp() + %(lease)s * interval '1 second', beat_at = clock_timestamp(), beat_lost_at = null
-where id = any(%(ids)b::uuid[]) and status = 'LIVE' returning id, beat_at, drain_requested_at is not null
+update sessions s set lease_until = clock_timestamp() + %(lease)s * interval '1 second', beat_at = clock_timestamp(), beat_lost_at = null, lag = b.lag
+from unnest(%(ids)b::uuid[], %(lags)b::real[]) b (id, lag) where s.id = b.id and s.status = 'LIVE'
+returning s.id, s.beat_at, s.drain_requested_at is not null
 
 -- name: lose_stream
 update sessions set stream_lost_at = clock_timestamp() where id = %(id)s and stream = %(stream)s and status = 'LIVE'
