@@ -103,6 +103,7 @@ async def test_it_goes_on_when_the_scheduler_was_killed(town: Town, worker: Path
         os.killpg(town.service.pid, signal.SIGKILL)
         town.service.popen.wait(10)
         town.service = Process(town.folder / "again.log", ["--roles=api,scheduler"], town.settings)
+        await town.service.said("ready")
         task = await client.wait(made.id, 20)
     assert (task.status, task.result, task.attempt) == ("COMPLETED", {"n": 7}, 1)
     assert [what for what, _, _ in town.lines()] == ["start", "done"]
