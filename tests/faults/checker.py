@@ -14,6 +14,7 @@ HELD = ("QUEUED", "RUNNING")
 FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
 FOREVER = float("inf")
 CLOCKS = 0.1  # seconds by which two clocks of one machine may differ
+WAKING = 0.05  # seconds: a process that is stopped between its look at the clock and a start makes that start when it goes on
 EARLY = 0.5  # seconds after which a worker whose connections are gone is dead
 
 
@@ -102,7 +103,7 @@ class Evidence:
         return found
 
     def _why(self, first: Run, second: Run, absences: list[Absence]) -> str:
-        mine = [absence for absence in absences if absence.to >= first.start and absence.since <= second.start]
+        mine = [absence for absence in absences if absence.to + WAKING >= first.start and absence.since <= second.start]
         if any(absence.to == FOREVER for absence in mine):
             return "died"
         if any(absence.to - absence.since >= EARLY for absence in mine):
@@ -187,7 +188,7 @@ def _overlaps(seen: Evidence) -> Iterator[str]:
     timed_out = {row.task for row in seen.rows if (row.error or "").startswith("timed out")}
     for task, runs in seen.runs_by_task.items():
         for at, first in enumerate(runs):
-            gone = min((a.since for a in absences[first.holder] if a.to >= first.start), default=FOREVER)
+            gone = min((a.since for a in absences[first.holder] if a.to + WAKING >= first.start), default=FOREVER)
             killed = task in timed_out
             if first.end is None and gone == FOREVER and not killed:
                 yield f"task {task} attempt {first.attempt} never came to its end in process {first.holder}, which lives"

@@ -126,6 +126,10 @@ def test_a_second_run_needs_a_reason() -> None:
     assert [*seen.second_runs()] == ["died"]
     seen.absences = [Absence(7, 2, 2.4), Absence(8, 2, FOREVER), Absence(7, 4.2, 9)]
     assert [*seen.second_runs()] == ["unexplained"], "a moment, another process, and later"
+    began = seen.runs[0].start
+    for late, why in ((0.04, "cut off"), (0.06, "unexplained")):
+        seen.absences = [Absence(7, began - 3, began - late)]
+        assert [*seen.second_runs()] == [why], "it goes on with what it was about to start, and only with that"
     seen.asked = {7: 2}
     assert [*seen.second_runs()] == ["asked to stop"]
     seen.runs[0].how = "failed"

@@ -170,7 +170,7 @@ async def opened(dsn: str) -> AsyncIterator[Desk]:
 
 async def until_blocked(desk: Desk, n: int = 1) -> None:
     """Return when ``n`` connections of this database wait for a lock."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while True:
             (row,) = await desk.rows(
                 "select count(*) as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
