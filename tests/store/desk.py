@@ -172,6 +172,7 @@ async def until_blocked(desk: Desk, n: int = 1) -> None:
     """Return when ``n`` connections of this database wait for a lock."""
     async with asyncio.timeout(15):
         while True:
+            await desk.db.execute("select pg_stat_clear_snapshot()")  # within a transaction the first look would be the last
             (row,) = await desk.rows(
                 "select count(*) as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
             )

@@ -159,11 +159,19 @@ async def quietly(connection: psycopg.AsyncConnection, query: str) -> None:
         await connection.execute(query.encode())
 
 
+def runs(process: psutil.Process) -> bool:
+    """Whether it is neither gone nor a zombie."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 @needs_linux
 async def test_the_server_does_not_outlive_its_watcher(tmp_path: Path, bin_folder: Path | None) -> None:
     async with embedded_postgres(tmp_path, options=FAST, binaries=bin_folder):
         os.kill(watcher_of(tmp_path), signal.SIGKILL)
-        await until(lambda: not [process for process in living(tmp_path) if process.status() != psutil.STATUS_ZOMBIE])
+        await until(lambda: not any(runs(process) for process in living(tmp_path)))
 
         async with embedded_postgres(tmp_path, options=FAST, binaries=bin_folder) as again:
             assert await ask(again.dsn, "select 1") == 1
