@@ -50,12 +50,14 @@ class Town:
         self._rig = place
         self._dsn = dsn
         self._connection = connection
+        self._due = 0  # tasks that were made to be drained
 
     def fill(self, statement: str, n: int) -> None:
-        """Insert ``n`` rows, and let vacuum see to them."""
+        """Insert ``n`` rows, and let vacuum and a checkpoint see to them before anything is measured."""
         for at in range(0, n, MOST_AT_ONCE):
             self._connection.execute(statement, (min(MOST_AT_ONCE, n - at),))
         self._connection.execute("vacuum analyze")
+        self._connection.execute("checkpoint")
 
     def best(self, at: float, **how: Any) -> Point:
         """The better of two drains, as the point ``at``."""
@@ -65,23 +67,35 @@ class Town:
 
     def drain(self, *, load: str = LOAD, workers: int = 1, crew: Sequence[Any] = ()) -> Point:
         """Load tasks and work them off, with a crew of its own unless there is one. Raises AssertionError when one did not run once."""
-        base = _settled(self._connection)
         mine = [] if crew else self.crew(workers)
-        self._connection.execute(load, (DRAINED,))
+        self._rest()
+        self._make(load, DRAINED)
         with cost(self._rig, scheduler=(crew or mine)[0]) as cpu:
             began = time.monotonic()
-            until(lambda: _settled(self._connection) >= base + DRAINED, seconds=600)
+            self._rest()
             seconds = time.monotonic() - began
         if mine:
             self._rig.stop(*mine)
             self.check(1)
         return {**{f"{name}_us": value / DRAINED * 1e6 for name, value in cpu.items()}, "rate": DRAINED / seconds}
 
+    def _make(self, load: str, n: int) -> None:
+        self._connection.execute(load, (n,))
+        self._due += n
+
+    def _rest(self) -> None:
+        until(lambda: _settled(self._connection) >= self._due, seconds=600)
+
     def crew(self, workers: int) -> list[Any]:
-        """A scheduler and workers; many of them have few slots each."""
-        slots = "100" if workers == 1 else "10"
-        scheduler = self._rig.start("scheduler", dsn=self._dsn)
-        return [scheduler, *(self._rig.start("worker", dsn="", TASKRUNNER_SLOTS=slots) for _ in range(workers))]
+        """A scheduler, a worker, and others that serve another queue: as many processes at work on two cores would measure the cores."""
+        scheduler, worker = self._rig.start("scheduler", dsn=self._dsn), self._rig.start("worker", dsn="")
+        others = [self._rig.start("worker", dsn="", TASKRUNNER_QUEUES="another") for _ in range(workers - 1)]
+        until(lambda: self._connected() == workers, seconds=300)
+        return [scheduler, worker, *others]
+
+    def _connected(self) -> int:
+        row = self._connection.execute("select count(*) from sessions where status = 'LIVE'").fetchone()
+        return int(row[0]) if row else 0
 
     def check(self, drains: int) -> None:
         """The stopped workers have seen each task of each drain once."""
@@ -108,7 +122,7 @@ class Town:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             began = time.monotonic()
-            self._connection.execute(TRICKLE, (200,))
+            self._make(TRICKLE, 200)
             time.sleep(max(0.0, 0.1 - (time.monotonic() - began)))
 
 
@@ -128,7 +142,7 @@ async def queues(town: Town, sizes: Sequence[int]) -> AsyncIterator[Point]:
 
 
 async def workers(town: Town, sizes: Sequence[int]) -> AsyncIterator[Point]:
-    """More and more workers, which share two cores: only what they cost the others is of interest."""
+    """More and more workers are connected, and one of them has the tasks."""
     for size in sizes:
         yield town.best(size, workers=size)
 

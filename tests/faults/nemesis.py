@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
@@ -56,15 +56,24 @@ class Nemesis:
         return [name for name in self.cluster.names if name.startswith(fault.kind) and (name in self.mortal or not deadly)]
 
     async def _strike(self, fault: Fault, victim: str, dice: random.Random) -> None:
-        self._taken.add(victim)
         self.story.append((now(), f"{fault.row} {fault.do.__name__.strip('_')} {victim}"))
+        with self.takes(victim), suppress(psycopg.Error):  # the database may be in no state to be asked for this one
+            await fault.do(self, victim, dice)
+            self.done[fault.row] += 1
+        self.story.append((now(), f"{fault.row} is over for {victim}"))
+
+    @contextmanager
+    def takes(self, victim: str) -> Iterator[None]:
+        """Nobody else does anything to it meanwhile."""
+        self._taken.add(victim)
         try:
-            with suppress(psycopg.Error):  # the database may be in no state to be asked for this one
-                await fault.do(self, victim, dice)
-                self.done[fault.row] += 1
+            yield
         finally:
-            self.story.append((now(), f"{fault.row} is over for {victim}"))
             self._taken.discard(victim)
+
+    def free(self, names: Iterable[str]) -> list[str]:
+        """Those of them that nothing is done to."""
+        return [name for name in names if name not in self._taken]
 
     async def rest(self) -> None:
         """Begin nothing new, and return when all is whole."""
@@ -155,6 +164,20 @@ async def _break_links(nemesis: Nemesis, name: str, seconds: float, how: Callabl
         await asyncio.sleep(seconds)
 
 
+async def _report_late(nemesis: Nemesis, name: str, dice: random.Random) -> None:
+    """Outcomes lie in a scheduler that is stopped, until their worker is given up by the other one and its tasks run again."""
+    if not (workers := nemesis.free(WORKERS)):
+        return
+    worker = dice.choice(workers)
+    since = nemesis.cluster.pause(name)
+    with nemesis.takes(worker):
+        try:
+            await asyncio.sleep(dice.uniform(0.2, 0.6))
+            await _break_links(nemesis, worker, dice.uniform(LEASE, 1.6 * LEASE), lambda link: link.stall(UP, DOWN))
+        finally:
+            nemesis.cluster.resume(name, since)
+
+
 async def _lose_the_database(nemesis: Nemesis, name: str, dice: random.Random) -> None:
     wire = nemesis.cluster.wires[name]
     how = dice.choice(["stall up", "stall down", "swallow up", "swallow down", "reset", "delay"])
@@ -243,6 +266,7 @@ FAULTS = (
     Fault("F02", "worker", 5, _pause),
     Fault("F06", "scheduler", 4, _kill),
     Fault("F08", "scheduler", 4, _pause),
+    Fault("F08", "scheduler", 5, _report_late),
     Fault("F09", "api", 2, _kill),
     Fault("F11", POSTGRES, 2, _crash),
     Fault("F12", POSTGRES, 2, _restart),

@@ -94,13 +94,14 @@ def _draw(dice: random.Random) -> tuple[str, dict[str, Any]]:
     kinds: dict[str, tuple[str, dict[str, Any]]] = {
         "short": ("work", {"seconds": dice.uniform(0, 0.3)}),
         "later": ("work", {"seconds": 0.05, "delay": dice.uniform(0, 20)}),
+        "medium": ("work", {"seconds": dice.uniform(0.3, 1.5)}),
         "long": ("work", {"seconds": dice.uniform(1, 6)}),
         "flaky": ("flaky", {"seconds": 0.02, "good": dice.randint(2, 3)}),
         "blocking": ("blocking", {"seconds": dice.uniform(0.05, 1)}),
         "poison": ("poison", {"queue": "mortals"}),
         "stubborn": ("stubborn", {}),
     }
-    weights = {"short": 700, "later": 100, "long": 40, "flaky": 100, "blocking": 10, "poison": 0.6, "stubborn": 2}
+    weights = {"short": 500, "later": 100, "medium": 200, "long": 40, "flaky": 100, "blocking": 10, "poison": 0.6, "stubborn": 2}
     return kinds[dice.choices([*weights], [*weights.values()])[0]]
 
 

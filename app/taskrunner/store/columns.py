@@ -66,9 +66,16 @@ def array_of(blob: bytes, *, element: int, width: int) -> bytes:
     return bytes(out)
 
 
+# Made once: psycopg remembers every class of dumper that it met for as long as the process lives.
+DUMPERS = {
+    Uuids: _dumper(UUID_ARRAY, UUID, 16),
+    Ints: _dumper(INT4_ARRAY, INT4, 4),
+    Longs: _dumper(INT8_ARRAY, INT8, 8),
+    Floats: _dumper(FLOAT4_ARRAY, FLOAT4, 4),
+}
+
+
 def register(adapters: AdaptersMap) -> None:
     """Teach a connection (or a pool's) the column types."""
-    adapters.register_dumper(Uuids, _dumper(UUID_ARRAY, UUID, 16))
-    adapters.register_dumper(Ints, _dumper(INT4_ARRAY, INT4, 4))
-    adapters.register_dumper(Longs, _dumper(INT8_ARRAY, INT8, 8))
-    adapters.register_dumper(Floats, _dumper(FLOAT4_ARRAY, FLOAT4, 4))
+    for column, dumper in DUMPERS.items():
+        adapters.register_dumper(column, dumper)

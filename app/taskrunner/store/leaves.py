@@ -66,22 +66,25 @@ async def drop(connection: Connection, *, retention: float) -> list[str]:
     finished by the next pass, which also drops what a pass that broke off had detached already. Raises LockNotAvailable when it had to
     wait too long.
     """
-    row = await (
-        await connection.execute(
-            "select clock_timestamp() - %s * interval '1 second', (select min(created_at) from tasks_live)", (retention,)
-        )
-    ).fetchone()
+    row = await (await connection.execute("select clock_timestamp() - %s * interval '1 second'", (retention,))).fetchone()
     assert row is not None
     dropped = []
-    for parent, limit in (("tasks_finished", row[0]), ("attempts", min(row[0], row[1] or row[0]))):
+    for parent in PARENTS:
         for name, pending in await _leaves(connection, parent):
-            day = datetime.strptime(name.removeprefix(parent + "_"), "%Y%m%d").replace(tzinfo=UTC)
-            if pending or day + timedelta(days=1) <= limit:
+            ended = datetime.strptime(name.removeprefix(parent + "_"), "%Y%m%d").replace(tzinfo=UTC) + timedelta(days=1)
+            if pending or (ended <= row[0] and not (parent == "attempts" and await _lives(connection, ended))):
                 if pending is not None:
                     await _detach(connection, parent, name, pending=pending)
                 await connection.execute(sql.SQL("drop table {}").format(sql.Identifier(name)))
                 dropped.append(name)
     return dropped
+
+
+async def _lives(connection: Connection, ended: datetime) -> bool:
+    """Whether a task still lives that was created by then. It reads the whole table: ask only when something hangs on it."""
+    row = await (await connection.execute("select exists (select from tasks_live where created_at < %s)", (ended,))).fetchone()
+    assert row is not None
+    return bool(row[0])
 
 
 async def _detach(connection: Connection, parent: str, name: str, *, pending: bool) -> None:
