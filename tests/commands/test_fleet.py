@@ -15,8 +15,8 @@ NOBODY = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 async def worker(api: Api, name: str = "box:1") -> str:
     rows = await api.sql(
-        "insert into sessions (id, lease_until, name, task_types, queues, slots) "
-        "values (gen_random_uuid(), now() + interval '1 hour', %s, '{x,y}', '{*}', 10) returning id::text",
+        "insert into sessions (id, lease_until, name, version, lag, task_types, queues, slots) "
+        "values (gen_random_uuid(), now() + interval '1 hour', %s, '1.2', 0.013, '{x,y}', '{*}', 10) returning id::text",
         name,
     )
     return str(rows[0][0])
@@ -53,7 +53,9 @@ async def test_workers(run: Do, api: Api) -> None:
     session = await worker(api)
     code, out, _ = await run("worker", "list")
     assert code == 0
-    assert out.splitlines()[1].split()[:5] == [session, "box:1", "LIVE", "0", "10"]
+    cells = out.splitlines()[1].split()
+    assert cells[:6] == [session, "box:1", "1.2", "LIVE", "0", "10"]
+    assert " 13 ms " in out
     shown = json.loads((await run("worker", "list", "--json"))[1])
     assert (shown["session"], shown["task_types"]) == (session, ["x", "y"])
 

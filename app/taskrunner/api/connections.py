@@ -18,7 +18,7 @@ from taskrunner.kit.sockets import watch_peer
 
 log = structlog.get_logger()
 
-HEAD = 10.0  # seconds from a connection's beginning, or from a head's first bytes, to the end of the head
+HEAD = 7.0  # seconds from a connection's beginning, or from a head's first bytes, to the end of the head
 IDLE = 75.0  # seconds between two requests: longer than reverse proxies wait
 LINGER = 2.0  # seconds that a client has to hear a refusal while it still sends
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

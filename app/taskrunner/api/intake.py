@@ -9,7 +9,7 @@ from taskrunner.api.errors import Problem
 from taskrunner.domain.errors import Unavailable
 
 MOST = 64 << 20  # bytes of bodies whose requests are not answered yet
-PATIENCE = 10.0  # seconds
+PATIENCE = 7.0  # seconds
 LEAST = 4 << 10  # bytes that have to come in that time, unless the body ends before
 
 

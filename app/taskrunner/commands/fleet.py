@@ -12,7 +12,7 @@ from taskrunner.commands.codes import DONE, FAILED, Arguments
 from taskrunner.commands.words import clean, show_json, span, table
 
 LOOK = 0.5  # seconds between two looks at a worker that drains
-WORKERS = ("SESSION", "NAME", "STATUS", ">BUSY", ">SLOTS", ">BEAT", "STARTED", "QUEUES", "TYPES")
+WORKERS = ("SESSION", "NAME", "VERSION", "STATUS", ">BUSY", ">SLOTS", ">BEAT", ">LAG", "STARTED", "QUEUES", "TYPES")
 LOTS = ("NAME", ">READY", ">SCHEDULED", ">RUNNING", ">OLDEST", "")
 
 
@@ -52,10 +52,12 @@ def _cells(item: Worker | Lot) -> list[str]:
     return [
         item.session,
         item.name,
+        item.version,
         item.status,
         str(item.in_flight),
         str(item.slots),
         span(item.last_beat_age),
+        f"{item.lag * 1000:.0f} ms",
         f"{item.started_at:%Y-%m-%d %H:%M:%SZ}",
         ",".join(item.queues),
         ",".join(item.task_types),
