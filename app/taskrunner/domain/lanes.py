@@ -103,6 +103,15 @@ class Lanes:
         if state.due_at is None or due_at < state.due_at:
             state.due_at = due_at
 
+    def due(self, serves: Serves, now: float) -> bool:
+        """Whether these sessions can run anything that is due."""
+        gates = self.gates if self.gates.queues or self.gates.types else None
+        return any(
+            state.due_at is not None and state.due_at <= now and not (gates and gates.closed(lane, now))
+            for rank in self._of(serves)
+            for lane, state in rank
+        )
+
     def choose(self, serves: Serves, free: int, now: float) -> list[Pick]:
         """The lanes to claim ``free`` tasks from, best first: lower priority number first, in turn within one priority.
 

@@ -103,6 +103,8 @@ class Dispatcher:
         while progress and not self._stopped:
             progress = False
             for serves, sessions in self._roster.classes().items():
+                if not self._lanes.due(serves, monotonic()):
+                    continue  # before anything is done for each of its sessions
                 seats = self._roster.seats(sessions)
                 free = min(sum(seat.free for seat in seats), BATCH)
                 picks = self._lanes.choose(serves, free, monotonic()) if free else []

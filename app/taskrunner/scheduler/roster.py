@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -73,16 +73,19 @@ class Roster:
 
     def __init__(self) -> None:
         self._sessions: dict[UUID, Session] = {}
+        self._classes: dict[Serves, list[Session]] | None = None  # remembered until one comes or goes
         self._turn = 0
 
     def add(self, session: Session) -> None:
         """A session said Hello here; a stream of it that was here before is over."""
         self._sessions[session.id] = session
+        self._classes = None
 
     def remove(self, session: Session) -> None:
         """That stream of the session ended."""
         if self._sessions.get(session.id) is session:
             del self._sessions[session.id]
+            self._classes = None
 
     def get(self, session: UUID) -> Session | None:
         """The session of that id, if it is connected here."""
@@ -94,14 +97,15 @@ class Roster:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def classes(self) -> dict[Serves, list[Session]]:
-        """Sessions that are alike, by what they serve."""
-        alike: dict[Serves, list[Session]] = {}
-        for session in self._sessions.values():
-            alike.setdefault(session.serves, []).append(session)
-        return alike
+    def classes(self) -> Mapping[Serves, Sequence[Session]]:
+        """Sessions that are alike, by what they serve. What is returned stays as it is, whoever comes or goes."""
+        if self._classes is None:
+            self._classes = {}
+            for session in self._sessions.values():
+                self._classes.setdefault(session.serves, []).append(session)
+        return self._classes
 
-    def seats(self, sessions: list[Session]) -> list[Seat]:
+    def seats(self, sessions: Sequence[Session]) -> list[Seat]:
         """Places at these sessions, dealt out so that nobody waits at a busy worker while another one has a free slot."""
         places = [(session, places) for session in sessions if (places := session.places)]
         idle = [(session, places) for session, places in places if session.outstanding < session.slots]
