@@ -83,7 +83,7 @@ screenshots: $(VENV)/.dev ## docs/pictures, of a shop's tasks on a whole service
 	PYTHONPATH=app:tests $(BIN)/python -m e2e.screenshots
 
 bench-growth: $(VENV)/.dev ## what a task costs beside 10,000,000 rows, 500 queues, 200 workers, an old snapshot, with curves; about 30 minutes
-	$(BIN)/python tests/bench/growth.py --json .cache/bench/growth.json; status=$$?; \
+	$(BIN)/python tests/bench/growth.py --json .cache/bench/growth.json $(addprefix --only ,$(ONLY)); status=$$?; \
 	$(BIN)/python tests/bench/curves.py .cache/bench/growth.json docs/pictures/growth.svg; exit $$status
 
 build: $(VENV)/.dev ## wheel and sdist into dist/
