@@ -55,7 +55,7 @@ def _panel(axis: dict[str, Any]) -> str:
     most = 10 * math.ceil(1.1 * max(point["postgres_us"] for point in points) / 10)
     places = _places([point["at"] for point in points])
     parts = [f'<text class="title" x="{LEFT}" y="18">{escape(axis["unit"])}</text>']
-    parts.append(f'<text class="note" x="{LEFT}" y="33">dearest over first: {axis["ratio"]:.2f}</text>')
+    parts.append(f'<text class="note" x="{LEFT}" y="33">last over first: {axis["ratio"]:.2f}</text>')
     for value in range(0, most + 1, 10 if most <= 50 else 20):
         y = _height(value, most)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
