@@ -10,7 +10,7 @@ PB := app/taskrunner/wire/pb
 PROTOS := $(wildcard proto/taskrunner/v1/*.proto)
 # What meets the database is tested a second time on the oldest PostgreSQL that we support, where that is installed.
 OLDEST := /usr/lib/postgresql/15/bin
-ON_OLDEST := $(addprefix tests/,store scheduler) $(addprefix tests/api/test_,$(addsuffix .py,bulk changing fleet imports keys listing stats tasks))
+ON_OLDEST := $(addprefix tests/,store scheduler) $(addprefix tests/api/test_,$(addsuffix .py,bulk imports listing stats))
 # These watch the clock and have the machine for themselves.
 ALONE := tests/faults tests/system
 
