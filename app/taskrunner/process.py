@@ -4,6 +4,7 @@ Rooms are imported when they are opened, so that a worker's memory holds no psyc
 """
 
 import asyncio
+import gc
 import os
 import sys
 import threading
@@ -51,6 +52,7 @@ async def run(settings: Settings) -> None:
         try:
             async with unless(stop):
                 _announce(await _open(settings, rooms), settings)
+            spare_the_collector()
             await stop.wait()
         finally:
             _leave_within(settings.grace + MARGIN)
@@ -163,6 +165,15 @@ async def _traces() -> AsyncIterator[None]:
         except ImportError as error:
             raise ConfigurationError(f"{env_name('traces')}: OpenTelemetry is not installed ({error}); install taskrunner[otel]") from None
         yield
+
+
+def spare_the_collector() -> None:
+    """What is loaded by now stays: the garbage collector need not walk it again. And it looks for cycles after 10,000 new objects instead
+    of 700, which a batch makes by itself: a tenth of the API's CPU time went into that, and nothing was found.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def _announce(where: dict[str, str], settings: Settings) -> None:

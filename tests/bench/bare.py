@@ -10,6 +10,7 @@ import uvloop
 
 from taskrunner.api import role
 from taskrunner.domain.task import Created, NewTask
+from taskrunner.process import spare_the_collector
 from taskrunner.settings import Settings
 from taskrunner.store.tasks import open_store
 
@@ -26,6 +27,7 @@ async def main(port: int, dsn: str) -> None:
     async with open_store(dsn, settings) as store:
         store.create = nothing  # type: ignore[method-assign]  # this is what is left out
         async with role.serve(settings, store):
+            spare_the_collector()
             await asyncio.Event().wait()
 
 

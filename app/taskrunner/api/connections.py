@@ -14,6 +14,7 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
 from taskrunner.api.errors import Problem, render
+from taskrunner.api.shortcut import Shortcut
 from taskrunner.kit.sockets import watch_peer
 
 log = structlog.get_logger()
@@ -50,6 +51,11 @@ class Connection(RequestHandler):
             self._forget_head()
         elif data and self._late is None:
             self._expect_head()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 — aiohttp's signature
+        """Go on where it was paused. aiohttp asks for it with each piece of a body that is read, and would wake its parser each time."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is over."""
@@ -106,12 +112,19 @@ class Doorkeeper(Server):
 
 
 class Runner(web.AppRunner):
-    """aiohttp's, with our doorkeeper."""
+    """aiohttp's, with our doorkeeper, and with a short way for what it takes."""
 
-    def __init__(self, application: web.Application, *, most: int, **kwargs: Any) -> None:
+    def __init__(self, application: web.Application, shortcut: Shortcut | None = None, *, most: int, **kwargs: Any) -> None:
         super().__init__(application, keepalive_timeout=IDLE, lingering_time=LINGER, auto_decompress=False, access_log=None, **kwargs)
         self._most = most
+        self._shortcut = shortcut
 
     async def _make_server(self) -> Server:
         plain = await super()._make_server()
-        return Doorkeeper(self._most, plain.request_handler, request_factory=plain.request_factory, **plain._kwargs)  # noqa: SLF001 — the rest of them
+        shortcut, general = self._shortcut, plain.request_handler
+
+        async def handle(request: Any) -> web.StreamResponse:
+            response = None if shortcut is None else await shortcut.take(request)
+            return response or await general(request)
+
+        return Doorkeeper(self._most, handle, request_factory=plain.request_factory, **plain._kwargs)  # noqa: SLF001 — the rest of them

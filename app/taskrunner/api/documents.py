@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 
 import orjson
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import HttpVersion11
 
 from taskrunner.domain.access import Caller, Scope
 from taskrunner.domain.task import Created, FailedAttempt, NewTask, Task
@@ -15,10 +18,40 @@ JSON = "application/json"
 CONTENTS = frozenset({"payload", "result", "error", "progress_message", "metadata", "callback_url"})
 
 
+class Document(web.Response):
+    """JSON on its way out: as the answer to an ordinary request it leaves in one piece, for a third of what aiohttp's general way costs."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send all of it, or begin as aiohttp does where something is out of the ordinary."""
+        transport = request.transport
+        if transport is None or transport.is_closing() or not self._is_ordinary(request):
+            return await super().prepare(request)
+        body = self.body
+        assert isinstance(body, bytes)  # that is what ``answer`` makes
+        lines = [f"HTTP/1.1 {self.status} {self.reason}", f"Content-Length: {len(body)}", f"Date: {rfc822_formatted_time()}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        head = "\r\n".join(lines)
+        if head.count("\n") >= len(lines):
+            raise ValueError("a header has more than one line")
+        transport.write(f"{head}\r\n\r\n".encode() + body)
+        self._keep_alive = self._eof_sent = True  # what aiohttp asks when it goes on
+        return None
+
+    def _is_ordinary(self, request: web.BaseRequest) -> bool:
+        return (
+            request.version == HttpVersion11
+            and request.keep_alive
+            and request.method != "HEAD"
+            and self.keep_alive is None
+            and not self._cookies
+            and not self.prepared
+        )
+
+
 def answer(document: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """``document`` as JSON."""
     body = orjson.dumps(document, option=orjson.OPT_UTC_Z)
-    return web.Response(body=body, status=status, headers={"Content-Type": JSON, **headers} if headers else {"Content-Type": JSON})
+    return Document(body=body, status=status, headers={"Content-Type": JSON, **headers} if headers else {"Content-Type": JSON})
 
 
 def moment(time: datetime) -> datetime | str:

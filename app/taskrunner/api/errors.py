@@ -117,27 +117,37 @@ def render(problem: Problem, instance: str) -> web.Response:
     return web.Response(status=problem.status, body=orjson.dumps(document), headers=headers)
 
 
-def catching(before: Callable[[web.Request], None], after: Callable[[web.Request], None]) -> Middleware:
-    """The one layer around every handler: ``before`` may refuse the request, errors become problems, and 5xx are logged, those that we
-    expect once a second. ``after`` is called when the answer is known.
+class Refusals:
+    """Answers to requests that failed. 5xx are logged, those that we expect once a second."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger("taskrunner.api")
+        self._muted: dict[str, float] = {}  # until when, by code
+
+    def answer(self, request: web.Request, error: Exception) -> web.Response:
+        """Whatever it is, the client gets an answer and the log its reason."""
+        problem = problem_of(error)
+        path = request.rel_url.raw_path
+        now = monotonic()
+        if problem.status >= 500 and (problem.code == "internal" or now >= self._muted.get(problem.code, 0.0)):
+            self._muted[problem.code] = now + 1.0
+            trace = error if problem.code == "internal" else None
+            self._log.warning("request failed", method=request.method, path=path, status=problem.status, error=str(error), exc_info=trace)
+        return render(problem, path)
+
+
+def catching(refusals: Refusals, before: Callable[[web.Request], None], after: Callable[[web.Request], None]) -> Middleware:
+    """The one layer around every handler: ``before`` may refuse the request, errors become answers, and ``after`` is called when the
+    answer is known.
     """
-    log = structlog.get_logger("taskrunner.api")
-    muted: dict[str, float] = {}  # until when, by code
 
     @web.middleware
     async def layer(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             before(request)
             return await handler(request)
-        except Exception as error:  # whatever it is, the client gets an answer and the log its reason
-            problem = problem_of(error)
-            path = request.rel_url.raw_path
-            now = monotonic()
-            if problem.status >= 500 and (problem.code == "internal" or now >= muted.get(problem.code, 0.0)):
-                muted[problem.code] = now + 1.0
-                trace = error if problem.code == "internal" else None
-                log.warning("request failed", method=request.method, path=path, status=problem.status, error=str(error), exc_info=trace)
-            return render(problem, path)
+        except Exception as error:  # noqa: BLE001 — all of them
+            return refusals.answer(request, error)
         finally:
             after(request)
 

@@ -25,19 +25,30 @@ class Intake:
         if said > most:
             raise _too_large(most)
         self._take(request, said)
-        body = await (request.read() if request.content.is_eof() else self._in_time(request, most, said))
+        content = request.content
+        body = request.get(BODY) or (content.read_nowait() if content.is_eof() else await self._in_time(request, most, said))
         if len(body) > most:
             raise _too_large(most)
         return body
 
     def release(self, request: web.Request) -> None:
         """The request is answered."""
-        self._held -= request.get(HELD, 0)
+        self.let_go(request.get(HELD, 0))
+
+    def hold(self, size: int) -> bool:
+        """Count ``size`` bytes more, if there is room for them; whoever holds them must :meth:`let_go`."""
+        if self._held + size > MOST:
+            return False
+        self._held += size
+        return True
+
+    def let_go(self, size: int) -> None:
+        """Count them no more."""
+        self._held -= size
 
     def _take(self, request: web.Request, size: int) -> None:
-        if self._held + size > MOST:
+        if not self.hold(size):
             raise Unavailable("too much is being taken in at this moment: ask again later")
-        self._held += size
         request[HELD] = request.get(HELD, 0) + size
 
     async def _in_time(self, request: web.Request, most: int, said: int) -> bytes:
@@ -63,6 +74,7 @@ class Intake:
 
 INTAKE: Final = web.AppKey("INTAKE", Intake)
 HELD: Final = web.RequestKey("HELD", int)
+BODY: Final = web.RequestKey("BODY", bytes)  # of a request that somebody has read already
 
 
 def _too_large(most: int) -> Problem:

@@ -71,11 +71,11 @@ class Requests(Collector):
     """Counts requests by route, which are few, and never by path."""
 
     def __init__(self) -> None:
-        self._took: dict[tuple[str, str, str], Histogram] = {}
+        self._took: dict[tuple[str, str, int], Histogram] = {}
 
     def counted(self, route: Route, handle: Handle) -> Handle:
         """``handle``, with each of its answers counted."""
-        method, path, took = route.method, route.path, self._took
+        method, path = route.method, route.path
 
         async def counting(request: web.Request) -> web.StreamResponse:
             began = perf_counter()
@@ -87,16 +87,25 @@ class Requests(Collector):
                 status = problem_of(error).status
                 raise
             finally:
-                key = (method, path, str(status))
-                (took.get(key) or took.setdefault(key, Histogram())).observe(perf_counter() - began)
+                self.observe(method, path, status, perf_counter() - began)
             return response
 
         return counting
 
+    def observe(self, method: str, path: str, status: int, seconds: float) -> None:
+        """One answer of the route."""
+        key = (method, path, status)
+        (self._took.get(key) or self._took.setdefault(key, Histogram())).observe(seconds)
+
     def collect(self) -> Iterator[Metric]:
         """The one metric; its count is that of the requests."""
         labels = ("method", "route", "status")
-        yield histograms("taskrunner_http_request_duration_seconds", "from a request to its answer", labels, {**self._took})
+        yield histograms(
+            "taskrunner_http_request_duration_seconds",
+            "from a request to its answer",
+            labels,
+            {(method, path, str(status)): took for (method, path, status), took in self._took.items()},
+        )
 
 
 class MetricsRoute:

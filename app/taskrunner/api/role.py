@@ -15,7 +15,7 @@ from taskrunner.api.bulk import Bulk
 from taskrunner.api.changing import Changing
 from taskrunner.api.connections import Runner
 from taskrunner.api.creator import Creator
-from taskrunner.api.errors import catching
+from taskrunner.api.errors import Refusals, catching
 from taskrunner.api.events import EventRoutes
 from taskrunner.api.feed import Feed
 from taskrunner.api.fleet import FleetRoutes
@@ -28,6 +28,7 @@ from taskrunner.api.reading import Reader
 from taskrunner.api.requests import refuse_strangers
 from taskrunner.api.routes import Route
 from taskrunner.api.sessions import SessionRoutes
+from taskrunner.api.shortcut import Shortcut
 from taskrunner.api.stats import StatsRoutes
 from taskrunner.api.tasks import Tasks
 from taskrunner.api.tracing import tracing
@@ -67,7 +68,7 @@ async def serve(settings: Settings, store: Store, registry: CollectorRegistry | 
     """
     rooms = Rooms(store, registry)
     await rooms.gate.refuse_exposure()
-    runner = Runner(rooms.application(), most=settings.max_connections, shutdown_timeout=settings.grace)
+    runner = Runner(rooms.application(), rooms.shortcut(), most=settings.max_connections, shutdown_timeout=settings.grace)
     await runner.setup()
     try:
         door = await _listen(runner, settings)
@@ -106,6 +107,8 @@ class Rooms:
         self.creator = Creator(store)
         self.work = Work(store)
         self.reader = Reader(store)
+        self._refusals = Refusals()
+        self._intake = Intake()
         self._hub = Hub(store)
         self.readiness = Readiness(store)
         self._bulk = Bulk(Bulks(store))
@@ -129,21 +132,33 @@ class Rooms:
 
     def application(self) -> web.Application:
         """The routes, their description, and the pages."""
-
-        def before(request: web.Request) -> None:
-            refuse_strangers(request)
-            if not self.readiness.open and request.path.startswith("/api/") and request.path not in WITHOUT_SCHEMA:
-                self.readiness.check()
-
         traces = [tracing(Tracer(), but=WITHOUT_SCHEMA)] if self._store.settings.traces else []
-        intake = Intake()
-        application = web.Application(middlewares=[*traces, catching(before, intake.release)], client_max_size=BATCH_BYTES)
-        application[INTAKE] = intake
+        layer = catching(self._refusals, self._before, self._intake.release)
+        application = web.Application(middlewares=[*traces, layer], client_max_size=BATCH_BYTES)
+        application[INTAKE] = self._intake
         routes = self.routes()
         routes.append(described(routes))
         application.add_routes([route.definition(self._requests.counted(route, self.gate.guarded(route))) for route in routes])
         application.add_routes(page.routes())
         return application
+
+    def shortcut(self) -> Shortcut | None:
+        """The short way of creates; none where each request makes a span."""
+        if self._store.settings.traces:
+            return None
+        return Shortcut(
+            creator=self.creator,
+            gate=self.gate,
+            intake=self._intake,
+            requests=self._requests,
+            refusals=self._refusals,
+            before=self._before,
+        )
+
+    def _before(self, request: web.Request) -> None:
+        refuse_strangers(request)
+        if not self.readiness.open and request.path.startswith("/api/") and request.path not in WITHOUT_SCHEMA:
+            self.readiness.check()
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start every loop but the creator's and the reader's, which end by themselves."""
