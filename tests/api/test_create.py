@@ -167,6 +167,21 @@ async def test_a_batch_is_all_or_nothing(api: Api) -> None:
     assert await api.sql("select count(*) from tasks") == [(0,)]
 
 
+async def test_every_fault_of_a_long_batch_is_named_by_its_place(api: Api) -> None:
+    tasks: list[dict[str, object]] = [{"task_type": "x"} for _ in range(2_000)]
+    tasks[700] = {"task_type": "x", "priority": 9}
+    tasks[1_999] = {"payload": 1}
+    async with api.http.post("/api/tasks/batch", json=tasks) as answer:
+        assert answer.status == 422
+        assert [fault["pointer"] for fault in (await problem(answer))["errors"]] == ["/700/priority", "/1999/task_type"]
+    assert await api.sql("select count(*) from tasks") == [(0,)]
+    del tasks[1_999]
+    tasks[700] = {"task_type": "x", "unique_key": "u"}
+    async with api.http.post("/api/tasks/batch", json=tasks) as answer:
+        assert answer.status == 201
+    assert await api.sql("select count(*), count(unique_key) from tasks") == [(1_999, 1)]
+
+
 async def test_an_empty_batch_creates_nothing(api: Api) -> None:
     async with api.http.post("/api/tasks/batch", data=b"[]") as answer:
         assert (answer.status, await answer.json()) == (201, {"items": []})

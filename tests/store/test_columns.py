@@ -11,7 +11,7 @@ from psycopg.adapt import AdaptersMap, PyFormat
 from psycopg.types.array import ListBinaryDumper
 from store.desk import Desk
 
-from taskrunner.store.columns import DUMPERS, INT4, INT8, UUID, Ints, Longs, Uuids, array_of, register
+from taskrunner.store.columns import DUMPERS, INT2, INT4, INT8, TEXT, UUID, Ints, Longs, Uuids, array_of, array_of_texts, register
 
 
 def as_psycopg_does(values: list[Any], oid: int) -> bytes:
@@ -38,6 +38,16 @@ def test_longs_are_what_psycopg_would_send(values: list[int]) -> None:
 @given(st.lists(st.integers(2**15, 2**31 - 1), min_size=1, max_size=40))
 def test_ints_are_what_psycopg_would_send(values: list[int]) -> None:
     assert array_of(struct.pack(f">{len(values)}i", *values), element=INT4, width=4) == as_psycopg_does(values, INT4)
+
+
+@given(st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1, max_size=40))
+def test_shorts_are_what_psycopg_would_send(values: list[int]) -> None:
+    assert array_of(struct.pack(f">{len(values)}h", *values), element=INT2, width=2) == as_psycopg_does(values, INT2)
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=20), min_size=1, max_size=40))
+def test_texts_are_what_psycopg_would_send(texts: list[str]) -> None:
+    assert array_of_texts(texts) == as_psycopg_does(texts, TEXT)
 
 
 @given(st.binary(max_size=60), st.sampled_from([4, 8, 16]))

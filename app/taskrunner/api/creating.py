@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 
 from taskrunner.api.access import caller_of
-from taskrunner.api.bodies import BATCH_BYTES, TASK_BYTES, many_tasks, one_task
+from taskrunner.api.bodies import BATCH_BYTES, TASK_BYTES, in_parts, is_long, many_tasks, one_task
 from taskrunner.api.creator import Creator
 from taskrunner.api.documents import answer, batch_document, created_document, task_document
 from taskrunner.api.errors import Fault, Problem, bad_parameter
@@ -56,12 +56,15 @@ async def create_task(request: web.Request, *, store: Store, creator: Creator) -
 async def create_tasks(request: web.Request, *, store: Store) -> web.Response:
     """201 with ids and statuses in the order of the array; all of it or nothing."""
     body = await json_body(request, most=BATCH_BYTES)
-    tasks, key = in_trace(many_tasks(body), trace_of(request)), await idempotency_key(request, body)
+    key, trace = await idempotency_key(request, body), trace_of(request)
     try:
-        if key is not None:
-            answered = await store.create_once(tasks, key)
-        else:
+        if key is None and is_long(body):
+            answered = Answer(await store.create_parts(in_trace(part, trace) for part in in_parts(body)))
+        elif key is None:
+            tasks = in_trace(many_tasks(body), trace)
             answered = Answer(await store.create(tasks) if tasks else [])
+        else:
+            answered = await store.create_once(in_trace(many_tasks(body), trace), key)
     except BadTask as bad:
         fault = Fault(f"/{bad.index}", f"was refused by the database: {bad}")
         raise Problem(422, "invalid_task", fault.sentence(), faults=[fault]) from None

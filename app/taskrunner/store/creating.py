@@ -1,5 +1,6 @@
 """Plain creates: one insert a batch, whatever is in it."""
 
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +12,7 @@ from psycopg import errors
 from taskrunner.domain.errors import BadTask
 from taskrunner.domain.retry import Backoff
 from taskrunner.domain.task import Created, NewTask
+from taskrunner.store.columns import Shorts, Texts
 from taskrunner.store.pool import Connection
 from taskrunner.store.queries import sql
 
@@ -29,10 +31,10 @@ async def insert_plain(connection: Connection, tasks: Sequence[NewTask]) -> list
 def columns_of(tasks: Sequence[NewTask]) -> dict[str, Any]:
     """The parameters of the fragment ``asked``."""
     return {
-        "task_types": [t.task_type for t in tasks],
-        "queues": [t.queue for t in tasks],
-        "priorities": [t.priority for t in tasks],
-        "payloads": [t.payload for t in tasks],
+        "task_types": Texts([t.task_type for t in tasks]),
+        "queues": Texts([t.queue for t in tasks]),
+        "priorities": Shorts(struct.pack(f"!{len(tasks)}h", *[t.priority for t in tasks])),
+        "payloads": Texts([t.payload for t in tasks]),
         "run_ats": _sparse([t.run_at for t in tasks]),
         "delays": _sparse([t.delay for t in tasks]),
         "max_attempts": _sparse([t.max_attempts for t in tasks]),
@@ -40,7 +42,7 @@ def columns_of(tasks: Sequence[NewTask]) -> dict[str, Any]:
         "tags": _sparse([_array(t.tags) if t.tags else None for t in tasks]),
         "unique_keys": _sparse([t.unique_key for t in tasks]),
         "expires_ats": _sparse([t.expires_at for t in tasks]),
-        "backoffs": _sparse([_json(t.backoff) if t.backoff else None for t in tasks]),
+        "backoffs": _sparse([json_of(t.backoff) if t.backoff else None for t in tasks]),
         "metadatas": _sparse([t.metadata for t in tasks]),
         "traceparents": _sparse([t.traceparent for t in tasks]),
         "callback_urls": _sparse([t.callback_url for t in tasks]),
@@ -52,7 +54,8 @@ def _sparse(values: list[Any]) -> list[Any] | None:
     return values if any(value is not None for value in values) else None
 
 
-def _json(backoff: Backoff) -> str:
+def json_of(backoff: Backoff) -> str:
+    """As the column has it."""
     return orjson.dumps({name: value for name, value in asdict(backoff).items() if value is not None}).decode()
 
 

@@ -1,8 +1,7 @@
 """The store: what the API asks of the database, one method a statement."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
 from typing import Any
@@ -18,6 +17,7 @@ from taskrunner.domain.task import Answer, Count, Created, FailedAttempt, Idempo
 from taskrunner.settings import Settings
 from taskrunner.store import keyed, leaves
 from taskrunner.store.columns import Uuids
+from taskrunner.store.copying import copy_plain
 from taskrunner.store.creating import BAD_DATA, culprit, insert_plain
 from taskrunner.store.meter import Meter
 from taskrunner.store.migrate import newest_version
@@ -98,6 +98,32 @@ class Store:
         self._hint(tasks, created)
         return created
 
+    async def create_parts(self, parts: Iterable[Sequence[NewTask]]) -> list[Created]:
+        """As ``create``, for many tasks without unique keys that are still being made: the database writes one part while the next is made.
+
+        What ``parts`` raises is raised, and nothing is written.
+        """
+        tasks: list[NewTask] = []
+
+        def kept() -> Iterator[Sequence[NewTask]]:
+            for part in parts:
+                tasks.extend(part)
+                yield part
+
+        taking = kept()
+        created = None
+        with translated(writes=True), self.meter.creates.timed():
+            async with self.pool.connection() as connection:
+                with suppress(*BAD_DATA):
+                    created = await copy_plain(connection, taking)
+        if created is None:
+            for _ in taking:  # the rest of them
+                pass
+            return await self.create(tasks)  # which finds out which one is to blame
+        self.meter.creates.tasks.observe(len(tasks))
+        self._hint(tasks, created)
+        return created
+
     async def create_once(self, tasks: Sequence[NewTask], key: IdempotencyKey | None) -> Answer:
         """As ``create``, or the answer that a request with this key got before. Raises KeyReused and KeyInFlight besides."""
         with translated(writes=True):
@@ -128,17 +154,18 @@ class Store:
         return answers
 
     def _hint(self, tasks: Sequence[NewTask], created: Sequence[Created]) -> None:
-        first: dict[Lane, Created] = {}
-        tasks_of = Counter[Lane]()
+        first: dict[tuple[str, str, int], Created] = {}
+        tasks_of: dict[tuple[str, str, int], int] = {}
         for task, made in zip(tasks, created, strict=True):
             if not made.deduplicated or task.on_conflict == "replace":
-                lane = Lane(task.queue, task.task_type, task.priority)
-                tasks_of[lane] += 1
-                if lane not in first or made.run_at < first[lane].run_at:
+                lane = (task.queue, task.task_type, task.priority)
+                known = first.get(lane)
+                tasks_of[lane] = tasks_of.get(lane, 0) + 1
+                if known is None or made.run_at < known.run_at:
                     first[lane] = made
         for lane, made in first.items():
-            self.hints.lane(lane, made.run_at, (made.run_at - made.created_at).total_seconds(), tasks_of[lane])
-            self.meter.create(lane.queue, lane.task_type, tasks_of[lane])
+            self.hints.lane(Lane(*lane), made.run_at, (made.run_at - made.created_at).total_seconds(), tasks_of[lane])
+            self.meter.create(lane[0], lane[1], tasks_of[lane])
 
     async def get(self, id: UUID) -> Task | None:  # noqa: A002 — the column's name
         """The task, wherever it is in its life."""

@@ -23,6 +23,11 @@ with {asked},
 made as (insert into tasks_live ({new_columns}) select {new_values} from asked)
 select id, coalesce(run_at, now + coalesce(delay, 0) * interval '1 second'), now from asked order by ord
 
+-- name: copy_tasks
+-- moves: new -> PENDING
+copy tasks_live (id, task_type, queue, priority, payload, run_at, created_at, updated_at, max_attempts, timeout, tags,
+  expires_at, backoff, metadata, traceparent, callback_url) from stdin (format binary)
+
 -- name: create_unique
 -- moves: new -> PENDING
 -- Keys in order, so that two batches never wait for each other. A key that is taken makes no task; of equal ones the first wins.
