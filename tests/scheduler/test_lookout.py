@@ -1,15 +1,18 @@
 """The lookout against the real store: what hints did not say, it finds."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from time import monotonic
 from uuid import uuid4
 
 import pytest
 from store.desk import Desk, T, opened
 
 from taskrunner.domain.lanes import Lanes, Mark, Serves, Took
+from taskrunner.domain.task import Lane
 from taskrunner.scheduler.dispatch import Dispatcher
-from taskrunner.scheduler.lookout import Lookout
+from taskrunner.scheduler.lookout import SHARE, Lookout
 from taskrunner.scheduler.roster import Roster, Session
 
 SERVES = Serves((("t", 5, 300.0),), None)
@@ -72,6 +75,40 @@ async def test_where_finding_is_dear_a_late_commit_before_the_mark_is_found_by_s
         assert passes < 100
     assert picks[0].mark.run_at == at
     assert passes == 1 or age > 2
+
+
+async def test_where_finding_is_dear_a_task_behind_the_mark_is_found_in_the_next_pass(desk: Desk) -> None:
+    mark = Mark(await desk.now(), uuid4())
+    lookout, lanes, dispatcher = watching(desk)
+    passed(lanes, mark)
+    lookout._find_at = NEVER
+    await lookout.run_once()
+    assert not dispatcher._wake.is_set()
+    await desk.create(run_at=mark.run_at + timedelta(hours=1))
+    await desk.create(run_at=mark.run_at)  # the same instant as that of the last one that was claimed
+    await lookout.run_once()
+    assert dispatcher._wake.is_set()
+    (pick,) = lanes.choose(SERVES, 10, monotonic())
+    assert pick.mark.run_at == mark.run_at
+
+
+async def test_looking_ahead_is_made_less_often_where_it_is_dear(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    lookout, lanes, _ = watching(desk)
+    passed(lanes, Mark(await desk.now(), uuid4()))
+    lookout._find_at = NEVER
+    peeks = []
+    peek = desk.looks.peek
+
+    async def slow(asked: list[tuple[Lane, Mark]]) -> list[tuple[Lane, float]]:
+        peeks.append(asked)
+        await asyncio.sleep(0.05)
+        return await peek(asked)
+
+    monkeypatch.setattr(desk.looks, "peek", slow)
+    for _ in range(3):
+        await lookout.run_once()
+    assert len(peeks) == 1
+    assert lookout._peek_at - asyncio.get_running_loop().time() > 0.05 * (SHARE - 1) - 1
 
 
 async def test_a_call_to_look_makes_the_next_pass_a_full_one(desk: Desk) -> None:

@@ -164,6 +164,10 @@ class Lanes:
         self._peeks.clear()
         return asked
 
+    def quiet(self, now: float) -> list[tuple[Lane, Mark]]:
+        """Lanes in which nothing is due, as far as is known, to be asked about likewise."""
+        return [(lane, state.mark) for lane, state in self._lanes.items() if state.due_at is None or state.due_at > now]
+
     def peeked(self, lane: Lane, due_at: float, now: float) -> bool:
         """The next task behind the lane's mark is due then; whether to claim at once.
 

@@ -1,12 +1,14 @@
 """The lookout: makes sure of what hints make quick.
 
 Each second it finds all lanes with a loose index scan, and suspects. Where an old snapshot keeps dead rows from vacuum that scan becomes
-slow, so it is made less often (never more than a hundredth of the time), and the stretch before each watermark is swept in windows, the
-newest first.
+slow, so it is made less often (never more than a hundredth of the time). Between two of them it looks ahead of each watermark, where
+next to nothing is dead, and sweeps the stretch before it in windows, the newest first.
 """
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import timedelta
+from time import monotonic
 
 from taskrunner.domain.lanes import Lanes
 from taskrunner.domain.task import Back
@@ -30,7 +32,7 @@ class Lookout:
         self._lanes = lanes
         self._dispatcher = dispatcher
         self._loop = asyncio.get_running_loop()
-        self._find_at = 0.0
+        self._find_at = self._peek_at = 0.0
         self._depth = NEWEST
 
     def look(self) -> None:
@@ -38,22 +40,37 @@ class Lookout:
         self._find_at = 0.0
 
     async def run_once(self) -> None:
-        """Find lanes, or sweep where finding is dear. Raises Unavailable while the database is away."""
+        """Find lanes, or look round the watermarks where finding is dear. Raises Unavailable while the database is away."""
         if not len(self._roster):
             return
-        began = self._loop.time()
-        if began >= self._find_at:
-            await self._find()
-            took = self._loop.time() - began
-            self._find_at = began + SHARE * took if SHARE * took > PERIOD else 0.0
+        now = self._loop.time()
+        if now >= self._find_at:
+            self._find_at = await self._rarely(self._find())
         else:
+            if now >= self._peek_at:
+                self._peek_at = await self._rarely(self._peek())
             await self._sweep()
         self._dispatcher.suspects(dict(await self._looks.find_suspects()))
         self._lanes.forget(self._loop.time())
 
+    async def _rarely(self, look: Awaitable[None]) -> float:
+        """When to do that again: in the next pass, unless it took long."""
+        began = self._loop.time()
+        await look
+        rest = SHARE * (self._loop.time() - began)
+        return began + rest if rest > PERIOD else 0.0
+
     async def _find(self) -> None:
         for lane, run_at, due_in in await self._looks.find():
             self._dispatcher.found(Back(lane, run_at, due_in))
+
+    async def _peek(self) -> None:
+        """Ahead of the watermarks. Where another scheduler has claimed there, dead rows make this dear, too."""
+        asked = self._lanes.quiet(monotonic())
+        for lane, due_in in await self._looks.peek(asked) if asked else ():
+            now = monotonic()
+            self._lanes.peeked(lane, now + due_in, now)
+            self._dispatcher.wake()
 
     async def _sweep(self) -> None:
         """The newest window always, and then as many older ones as the budget allows; the next pass goes on from there."""

@@ -154,13 +154,7 @@ class Claims:
 
     async def peek(self, lanes: Sequence[tuple[Lane, Mark]]) -> list[tuple[Lane, float]]:
         """Seconds until the next task behind each mark is due; lanes without one are left out."""
-        parameters = {
-            **_lanes([lane for lane, _ in lanes]),
-            "from_ats": [mark.run_at for _, mark in lanes],
-            "from_ids": [mark.id for _, mark in lanes],
-        }
-        rows = await self._line.run(lambda connection: _fetch(connection, "peek_lanes", parameters))
-        return [(lanes[r.lane - 1][0], r.due_in) for r in rows]
+        return await _peek(self._line, lanes)
 
     async def close(self) -> None:
         """Give the connection back."""
@@ -183,6 +177,10 @@ class Looks:
         rows = await self._line.run(lambda connection: _fetch(connection, "find_suspects", {}))
         return [(r.task_type, r.due_in) for r in rows]
 
+    async def peek(self, lanes: Sequence[tuple[Lane, Mark]]) -> list[tuple[Lane, float]]:
+        """As ``Claims.peek``."""
+        return await _peek(self._line, lanes)
+
     async def sweep(self, stretches: Sequence[tuple[Lane, datetime, Mark]]) -> list[tuple[Lane, datetime]]:
         """The first task within each stretch, as far as there is one."""
         parameters = {
@@ -197,6 +195,16 @@ class Looks:
     async def close(self) -> None:
         """Give the connection back."""
         await self._line.close()
+
+
+async def _peek(line: Line, lanes: Sequence[tuple[Lane, Mark]]) -> list[tuple[Lane, float]]:
+    parameters = {
+        **_lanes([lane for lane, _ in lanes]),
+        "from_ats": [mark.run_at for _, mark in lanes],
+        "from_ids": [mark.id for _, mark in lanes],
+    }
+    rows = await line.run(lambda connection: _fetch(connection, "peek_lanes", parameters))
+    return [(lanes[r.lane - 1][0], r.due_in) for r in rows]
 
 
 def _claimed(r: Any, streams: dict[UUID, int], queue: str, task_type: str, n: int) -> Claimed:
