@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from store.desk import Desk, Held, pairs
 
 from taskrunner.domain.lanes import BEGINNING, Mark
+from taskrunner.domain.task import NewTask
 from taskrunner.store.settling import COMPLETED
 
 BATCH, BATCHES = 500, 6
@@ -81,3 +82,19 @@ async def test_creating_claiming_and_settling_stay_within_their_budget(desk: Des
     assert least["settle"]["wal_bytes"] < 540, least  # 434
     assert least["claim"]["buffers"] < 14, least  # 10.9
     assert least["settle"]["buffers"] < 12.5, least  # 9.8
+
+
+async def test_copying_many_costs_less_than_inserting_them(desk: Desk) -> None:
+    """In bytes of WAL a task."""
+    tasks = [NewTask(task_type="t", payload=PAYLOAD)] * BATCH
+    inserted, copied = [], []
+    for _ in range(BATCHES):
+        async with measured(desk) as insert:
+            await desk.store.create(tasks)
+        async with measured(desk) as copy:
+            await desk.store.create_parts(iter([tasks[:250], tasks[250:]]))
+        inserted.append(insert)
+        copied.append(copy)
+    least = {name: min(one.wal_bytes for one in spents) / BATCH for name, spents in (("insert", inserted), ("copy", copied))}
+    assert least["copy"] < least["insert"], least  # 405, 450
+    assert least["copy"] < 490, least
