@@ -12,6 +12,7 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,15 @@ async def beside(rounds: int) -> dict[str, Figures]:
     """Us and the rivals in turn, ``rounds`` times, and the ratios of the medians."""
     rates: dict[str, list[float]] = {}
     async with rig() as server:
-        rivals = [(peers.graphile(), 1), (peers.graphile(), 2), (peers.pgqueuer(), 1), (peers.procrastinate(), 1)]
+        ours_and_rivals: list[tuple[str, Callable[[], Awaitable[Figures]]]] = [("ours, 1 worker", lambda: drain.drain(server, 200_000))]
+        for peer, workers in [(peers.graphile(), 1), (peers.graphile(), 2), (peers.pgqueuer(), 1), (peers.procrastinate(), 1)]:
+            name = f"{peer.name}, {workers} worker{'s' if workers > 1 else ''}"
+            ours_and_rivals.append((name, partial(peers.drain, server, peer, workers=workers)))
         for _ in range(rounds):
-            rates.setdefault("ours, 1 worker", []).append((await drain.drain(server, 200_000))["rate"])
-            for peer, workers in rivals:
-                name = f"{peer.name}, {workers} worker{'s' if workers > 1 else ''}"
-                rates.setdefault(name, []).append((await peers.drain(server, peer, workers=workers))["rate"])
+            for name, measure in ours_and_rivals:
+                rates.setdefault(name, []).append((await measure())["rate"])
+            # Each has its turn at each place: the server's autovacuum comes once a minute, which is about how long a round takes.
+            ours_and_rivals.append(ours_and_rivals.pop(0))
             print({name: round(values[-1]) for name, values in rates.items()}, flush=True)
     mine = median(rates["ours, 1 worker"])
     return {name: {"rate": median(values), "ours_over_it": mine / median(values), "runs": values} for name, values in rates.items()}

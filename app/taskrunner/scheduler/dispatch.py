@@ -99,6 +99,7 @@ class Dispatcher:
 
     async def _round(self) -> None:
         await self._claim_suspects()  # first: they would find no place behind a backlog
+        last: tuple[list[Claimed], float] = [], 0.0  # what was claimed and is not delivered yet, and when that began
         progress = True
         while progress and not self._stopped:
             progress = False
@@ -111,14 +112,17 @@ class Dispatcher:
                 if not picks:
                     continue
                 claimed_at = monotonic()
+                self._loop.call_soon(self._deliver, *last)  # while the database looks for more
                 claimed, took = await self._sure(seats, self._claims.claim(picks, seats))
                 n = sum(one.n for one in claimed)
                 self._lanes.claimed(picks, took, full=n >= free, now=claimed_at)
-                self._deliver(claimed, claimed_at)
-                await asyncio.sleep(0)  # the writers first: what was claimed is on its way before the next question is asked
+                last = self._counted(claimed), claimed_at
                 progress = True
             if not progress:
+                await self._deliver_now(*last)
+                last = [], 0.0
                 progress = await self._peek()
+        self._deliver(*last)
 
     async def _peek(self) -> bool:
         """Ask when the lanes that were found empty are due next; whether one of them is due by now."""
@@ -146,7 +150,7 @@ class Dispatcher:
             if wanted.defaults and seats:
                 claimed_at = monotonic()
                 claimed = await self._sure(seats, self._claims.claim_suspects(wanted, seats, alone=alone, closed=closed))
-                self._deliver(claimed, claimed_at)
+                await self._deliver_now(self._counted(claimed), claimed_at)
                 n += len(claimed)
         self._shy = 0.0 if n else min(SHYEST, 2 * self._shy + SHY)
         self._shy_until = now + self._shy
@@ -166,13 +170,25 @@ class Dispatcher:
                     session.dismiss("a claim for it may be lost")
             raise
 
+    def _counted(self, claimed: list[Claimed]) -> list[Claimed]:
+        """The same; from now on they take up places."""
+        for one in claimed:
+            session = self._roster.get(one.session)
+            if session is not None and session.stream == one.stream:
+                session.outstanding += one.n
+        return claimed
+
+    async def _deliver_now(self, claimed: list[Claimed], claimed_at: float) -> None:
+        self._deliver(claimed, claimed_at)
+        if claimed:
+            await asyncio.sleep(0)  # the writers first: it is on its way before the next question is asked
+
     def _deliver(self, claimed: list[Claimed], claimed_at: float) -> None:
         for one in (part for whole in claimed for part in whole.parts(BATCH_BYTES)):
             session = self._roster.get(one.session)
             if session is None or session.stream != one.stream:
                 self._undelivered(one)  # its stream broke meanwhile
                 continue
-            session.outstanding += one.n
             session.send(SchedulerMessage(tasks=_message(one)), one, claimed_at)
 
 
