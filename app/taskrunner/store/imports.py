@@ -8,6 +8,7 @@ from psycopg.errors import IntegrityError
 
 from taskrunner.domain.errors import BadTask, Conflict, Unavailable
 from taskrunner.domain.task import Lane, NewTask
+from taskrunner.store import columns
 from taskrunner.store.creating import BAD_DATA, columns_of
 from taskrunner.store.pool import SESSION, Connection, translated
 from taskrunner.store.queries import sql
@@ -84,6 +85,7 @@ class Imports:
                     self._store.dsn, autocommit=True, application_name="taskrunner", connect_timeout=5
                 )
             async with connection:
+                columns.register(connection.adapters)
                 with translated():
                     await connection.execute(IMPORTING, prepare=False)
                     await connection.execute(sql("import_table"), columns_of([]), prepare=False)
