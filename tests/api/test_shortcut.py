@@ -12,7 +12,7 @@ from api.door import Api
 from api.test_connections import Line
 from api.tokens import TOKENS, closed, port_of
 
-from taskrunner.api import intake
+from taskrunner.api import creating, intake, shortcut
 from taskrunner.api.documents import Document
 from taskrunner.api.shortcut import Shortcut
 from taskrunner.domain.access import Scope
@@ -146,6 +146,18 @@ async def test_a_failure_of_the_database_is_answered_and_counted(api: Api, ways:
         metrics = (await line.hear())[2].decode()
     assert 'taskrunner_http_request_duration_seconds_count{method="POST",route="/api/tasks",status="503"} 1.0' in metrics
     assert ways == ["short", "long"]
+
+
+async def test_what_nobody_expected_is_worded_by_the_long_way(api: Api, ways: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise RecursionError("deep")
+
+    for module in (shortcut, creating):
+        monkeypatch.setattr(module, "one_task", broken)
+    async with connected(api) as line:
+        await line.say(post(PLAIN))
+        status, _, document = await line.hear()
+    assert (status, json.loads(document)["code"], ways) == (500, "internal", ["long"])
 
 
 async def test_bytes_are_counted_while_they_are_held(api: Api, ways: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

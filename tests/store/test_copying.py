@@ -1,6 +1,7 @@
 """Many creates at once: written by COPY as they are made, and no different from those that an insert writes."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 from store.desk import Desk, T
-from store.test_create import AWKWARD, BAD
+from store.test_create import AWKWARD, BAD, heard, next_hint
 
 from taskrunner.domain.errors import BadTask
 from taskrunner.domain.retry import Backoff
@@ -80,6 +81,19 @@ async def test_the_first_one_that_the_database_refuses_is_named_and_nothing_is_w
         await desk.store.create_parts(halves(tasks))
     assert caught.value.index == 17
     assert await desk.rows("select from tasks") == []
+
+
+async def test_a_hint_counts_the_time_that_the_writing_took(desk: Desk, dsn: str) -> None:
+    def slow() -> Iterator[Sequence[NewTask]]:
+        for _ in range(3):
+            time.sleep(0.1)  # as long as the reading of a large array takes
+            yield some([{"delay": 30.0}])
+
+    async with heard(dsn) as ear:
+        await desk.store.create_parts(slow())
+        (run_at, delay) = (await next_hint(ear)).lanes[T]
+    assert 29.0 < delay <= 29.7
+    assert run_at == min(row["run_at"] for row in await desk.rows("select run_at from tasks"))
 
 
 async def test_nothing_is_written_when_the_making_fails(desk: Desk) -> None:

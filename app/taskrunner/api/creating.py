@@ -11,7 +11,7 @@ from aiohttp import web
 from taskrunner.api.access import caller_of
 from taskrunner.api.bodies import BATCH_BYTES, TASK_BYTES, in_parts, is_long, many_tasks, one_task
 from taskrunner.api.creator import Creator
-from taskrunner.api.documents import answer, batch_document, created_document, task_document
+from taskrunner.api.documents import answer, batch_document, created_answer, task_document
 from taskrunner.api.errors import Fault, Problem, bad_parameter
 from taskrunner.api.requests import INLINE, json_body
 from taskrunner.api.routes import Error, Parameter
@@ -47,10 +47,10 @@ async def create_task(request: web.Request, *, store: Store, creator: Creator) -
     else:
         answered = await creator.create_keyed(task, key)
         created, headers = answered.created[0], REPLAYED if answered.replayed else {}
-    headers = headers | {"Location": f"/api/tasks/{created.id}"}
     if created.deduplicated:
-        return answer(await _existing(store, created, caller_of(request)), headers=headers)
-    return answer(created_document(task, created), status=201, headers=headers)
+        existing = await _existing(store, created, caller_of(request))
+        return answer(existing, headers={**headers, "Location": f"/api/tasks/{created.id}"})
+    return created_answer(task, created, headers)
 
 
 async def create_tasks(request: web.Request, *, store: Store) -> web.Response:

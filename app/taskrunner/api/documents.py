@@ -92,6 +92,11 @@ def created_document(task: NewTask, created: Created) -> dict[str, object]:
     }
 
 
+def created_answer(task: NewTask, created: Created, headers: dict[str, str] | None = None) -> web.Response:
+    """201 with a task that was committed just now, and where it is."""
+    return answer(created_document(task, created), status=201, headers={**(headers or {}), "Location": f"/api/tasks/{created.id}"})
+
+
 def batch_document(created: Iterable[Created]) -> dict[str, object]:
     """The answer to a batch, in its order."""
     return {"items": [{"id": row.id, "status": "PENDING"} | ({"deduplicated": True} if row.deduplicated else {}) for row in created]}

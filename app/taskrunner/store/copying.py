@@ -22,8 +22,6 @@ HEADER, TRAILER = b"PGCOPY\n\xff\r\n\x00" + bytes(8), b"\xff\xff"
 FIELDS = struct.pack("!h", 16)
 NULL = b"\xff\xff\xff\xff"
 JSONB = b"\x01"  # its version
-NO_TAGS = struct.pack("!iiiI", 12, 0, 0, 25)
-ORDINARY = NULL * 2 + NO_TAGS + NULL * 5  # what stands behind the times of a task that has nothing but type, queue, priority and payload
 UNIX, POSTGRES = datetime(1970, 1, 1, tzinfo=UTC), datetime(2000, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -85,12 +83,11 @@ def _others(task: NewTask) -> bytes:
     others = (task.max_attempts, task.timeout, task.expires_at, task.backoff, task.metadata, task.traceparent, task.callback_url)
     if not task.tags and others.count(None) == len(others):
         return ORDINARY
-    tags = array_of_texts(task.tags) if task.tags else NO_TAGS[4:]
     return b"".join(
         (
             NULL if task.max_attempts is None else _int(4, task.max_attempts),
             NULL if task.timeout is None else _float(4, task.timeout),
-            _length(len(tags)) + tags,
+            _words(task.tags),
             NULL if task.expires_at is None else _moment(task.expires_at),
             NULL if task.backoff is None else _json(json_of(task.backoff)),
             NULL if task.metadata is None else _json(task.metadata),
@@ -105,6 +102,11 @@ def _text(text: str) -> bytes:
     return _length(len(entry)) + entry
 
 
+def _words(words: Sequence[str]) -> bytes:
+    entry = array_of_texts(words)
+    return _length(len(entry)) + entry
+
+
 def _json(text: str) -> bytes:
     entry = text.encode()
     return _length(len(entry) + 1) + JSONB + entry
@@ -112,3 +114,7 @@ def _json(text: str) -> bytes:
 
 def _moment(time: datetime) -> bytes:
     return _time(8, (time - POSTGRES) // MICROSECOND)
+
+
+# What stands behind the times of a task that has nothing but type, queue, priority and payload.
+ORDINARY = NULL * 2 + _words(()) + NULL * 5

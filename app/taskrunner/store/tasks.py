@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -104,8 +105,11 @@ class Store:
         What ``parts`` raises is raised, and nothing is written.
         """
         tasks: list[NewTask] = []
+        began = 0.0
 
         def kept() -> Iterator[Sequence[NewTask]]:
+            nonlocal began
+            began = monotonic()  # the database has just said what time it is
             for part in parts:
                 tasks.extend(part)
                 yield part
@@ -121,7 +125,7 @@ class Store:
                 pass
             return await self.create(tasks)  # which finds out which one is to blame
         self.meter.creates.tasks.observe(len(tasks))
-        self._hint(tasks, created)
+        self._hint(tasks, created, passed=monotonic() - began)
         return created
 
     async def create_once(self, tasks: Sequence[NewTask], key: IdempotencyKey | None) -> Answer:
@@ -153,7 +157,8 @@ class Store:
                 self._hint([task], answer.created)
         return answers
 
-    def _hint(self, tasks: Sequence[NewTask], created: Sequence[Created]) -> None:
+    def _hint(self, tasks: Sequence[NewTask], created: Sequence[Created], *, passed: float = 0.0) -> None:
+        """Say what there is now, ``passed`` seconds after ``created_at``."""
         first: dict[tuple[str, str, int], Created] = {}
         tasks_of: dict[tuple[str, str, int], int] = {}
         for task, made in zip(tasks, created, strict=True):
@@ -164,7 +169,7 @@ class Store:
                 if known is None or made.run_at < known.run_at:
                     first[lane] = made
         for lane, made in first.items():
-            self.hints.lane(Lane(*lane), made.run_at, (made.run_at - made.created_at).total_seconds(), tasks_of[lane])
+            self.hints.lane(Lane(*lane), made.run_at, (made.run_at - made.created_at).total_seconds() - passed, tasks_of[lane])
             self.meter.create(lane[0], lane[1], tasks_of[lane])
 
     async def get(self, id: UUID) -> Task | None:  # noqa: A002 — the column's name
