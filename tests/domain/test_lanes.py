@@ -48,10 +48,54 @@ def test_a_rank_of_several_lanes_keeps_its_leftover_to_itself() -> None:
     assert set(chosen(seen(A, B, Lane("default", "a", 3)))) == {A, B}
 
 
-def test_lanes_of_a_rank_take_turns() -> None:
-    lanes = [Lane(f"q{n}", "a", 2) for n in range(5)]
-    memory = seen(*lanes)
-    assert sorted(chosen(memory)[0] for _ in lanes) == lanes
+def rank(*stock: int) -> dict[Lane, int]:
+    """Lanes of one rank, and how many tasks each has."""
+    return {Lane(f"q{n}", "a", 2): tasks for n, tasks in enumerate(stock)}
+
+
+def claim(memory: Lanes, stock: dict[Lane, int], free: int) -> list[int]:
+    """What one claim of ``free`` tasks takes from each lane of ``stock``, in the order of the picks as the database does."""
+    picks, got, left = memory.choose(ANY, free, 1.0), dict.fromkeys(stock, 0), free
+    for pick in picks:
+        got[pick.lane] = min(pick.limit, stock[pick.lane], left)
+        stock[pick.lane] -= got[pick.lane]
+        left -= got[pick.lane]
+    memory.claimed(picks, {lane: Took(n, n, later(1)) for lane, n in got.items() if n}, full=not left, now=1.0)
+    return list(got.values())
+
+
+@pytest.mark.parametrize("lanes", range(2, 10))
+@pytest.mark.parametrize("free", [1, 2, 5, 10, 100])
+def test_lanes_of_a_rank_take_turns_however_many_they_are_and_however_few_are_claimed(lanes: int, free: int) -> None:
+    stock = rank(*[1_000_000] * lanes)
+    memory = seen(*stock)
+    got = [sum(column) for column in zip(*(claim(memory, stock, free) for _ in range(12 * lanes)), strict=True)]
+    assert max(got) < 2 * min(got)  # shares are whole tasks
+
+
+def test_a_lane_that_was_cut_short_is_the_first_one_of_the_next_claim() -> None:
+    stock = rank(100, 100, 100, 100, 100)
+    memory = seen(*stock)
+    assert claim(memory, stock, 10) == [3, 3, 3, 1, 0]
+    assert claim(memory, stock, 10) == [3, 1, 0, 3, 3]
+
+
+def test_what_a_lane_leaves_belongs_to_those_behind_it_in_the_same_claim() -> None:
+    stock = rank(10, 100, 5, 0, 100, 100, 100)
+    memory = seen(*stock)
+    assert claim(memory, stock, 100) == [10, 25, 5, 0, 25, 25, 10]
+    assert claim(memory, stock, 40) == [0, 10, 0, 0, 10, 10, 10]
+
+
+def test_a_claim_names_twice_as_many_lanes_as_the_last_one_needed() -> None:
+    stock = rank(*[1] * 300)
+    memory = seen(*stock)
+    assert [sum(claim(memory, stock, 100)) for _ in range(6)] == [8, 16, 32, 64, 100, 80]
+    stock = rank(*[100] * 300)
+    memory = seen(*stock)
+    for _ in range(2):
+        claim(memory, stock, 100)
+    assert len(memory.choose(ANY, 100, 1.0)) == 8
 
 
 def test_each_lane_of_a_rank_gets_its_share_and_never_more_than_a_batch() -> None:

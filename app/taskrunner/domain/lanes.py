@@ -16,7 +16,8 @@ from taskrunner.domain.task import Lane
 NIL = UUID(int=0)
 BATCH = 500  # tasks in one claim: beyond that a bigger one is no faster
 BATCH_BYTES = 4 * 1024 * 1024  # payloads in one claim, as far as the lane's recent ones foretell
-NARROW, WIDE = 4, 512  # lanes of one rank in a claim: few while they fill it, since a probe of each costs as much as several tasks
+SHARES = 4  # of a claim: no lane gets more than one while others of its rank wait
+NARROW, WIDE = 8, 512  # lanes of one rank in a claim, twice as many as the last one needed: those behind the one that fills it cost nothing
 LOCKED = 0.02  # seconds until a task that somebody has locked is tried again
 MOST_CLASSES = 100  # of sessions, whose lanes are remembered
 FORGET = 600.0  # seconds after which an empty lane is forgotten
@@ -91,6 +92,7 @@ class Lanes:
         self._served: dict[Serves, list[list[tuple[Lane, _State]]]] = {}  # remembered until there is a lane more or less
         self._peeks: dict[Lane, _State] = {}  # to be asked when their next task is due
         self._turn = 0
+        self._at: dict[Lane, int] = {}  # where the lanes that were chosen last have their turn
         self._width = NARROW
         self.gates = Gates()
 
@@ -116,36 +118,33 @@ class Lanes:
         """The lanes to claim ``free`` tasks from, best first: lower priority number first, in turn within one priority.
 
         Lanes of a lower rank come along only where the rank before has a single lane, whose leftover is theirs; otherwise the leftover of
-        a lane belongs to its neighbours, in the next round.
+        a lane belongs to its neighbours: there are more of them than shares, and the claim ends with the one that fills it.
         """
         defaults = {task_type: (attempts, timeout) for task_type, attempts, timeout in serves.defaults}
         gates = self.gates if self.gates.queues or self.gates.types else None
         picks: list[Pick] = []
         for rank in self._of(serves):
-            chosen = []
+            chosen: dict[int, tuple[Lane, _State]] = {}
             for at in range(self._turn, self._turn + len(rank)):
                 lane, state = rank[at % len(rank)]
                 if (due_at := state.due_at) is not None and due_at <= now and not (gates and gates.closed(lane, now)):
-                    chosen.append((lane, state))
+                    chosen[at] = lane, state
                     if len(chosen) == self._width:
                         break
             if not chosen:
                 continue
-            self._turn = at + 1
-            quantum = min(-(-free // len(chosen)), BATCH)
-            for lane, state in chosen:
+            quantum = min(-(-free // min(len(chosen), SHARES)), BATCH)
+            for lane, state in chosen.values():
                 limit = max(1, min(quantum, int(BATCH_BYTES / state.size)))
                 picks.append(Pick(lane, state.mark, limit, *defaults[lane.task_type]))
+            self._at = {lane: at for at, (lane, _) in chosen.items()}
             if len(chosen) > 1:
                 break
         return picks
 
     def claimed(self, picks: Sequence[Pick], took: Mapping[Lane, Took], *, full: bool, now: float) -> None:
         """What the claim of ``picks`` took that began ``now``. ``full``: as many as there were places, so lanes may have more."""
-        if full:
-            self._width = max(NARROW, self._width // 2)
-        elif len(picks) >= self._width:
-            self._width = min(WIDE, self._width * 2)
+        self._pass_turn(picks, took, full=full)
         for pick in picks:
             state = self._lanes[pick.lane]
             got = took.get(pick.lane)
@@ -157,6 +156,14 @@ class Lanes:
             if not full and (got.n if got else 0) < pick.limit:
                 state.due_at, state.empty, state.tried_at = None, got is None, now
                 self._peeks[pick.lane] = state
+
+    def _pass_turn(self, picks: Sequence[Pick], took: Mapping[Lane, Took], *, full: bool) -> None:
+        """To the lane behind the last one that was reached; to that one itself when it was cut short, or small claims would starve it."""
+        reached = max(n for n, pick in enumerate(picks, 1) if pick.lane in took or not full)
+        self._width = min(WIDE, max(NARROW, 2 * reached))
+        last = picks[reached - 1]
+        if last.lane in self._at:
+            self._turn = self._at[last.lane] + (not full or took[last.lane].n == last.limit)
 
     def to_peek(self) -> list[tuple[Lane, Mark]]:
         """Lanes that were taken from to the end: ask when their next task is due, then say ``peeked``."""
