@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from grpclib import GRPCError
 from grpclib import Status as Code
+from grpclib.protocol import Stream
 from scheduler.workman import House, Workman, until
 
 from taskrunner.domain.task import NewTask
@@ -75,6 +76,23 @@ async def test_tasks_arrive_with_all_their_columns(house: House) -> None:
         assert len(tasks.run_ats) == 8 * n
         got |= {tasks.ids[16 * k : 16 * k + 16]: json.loads(tasks.payloads[k]) for k in range(n)}
     assert got == {id_.bytes: number for number, id_ in enumerate(ids)}
+
+
+async def test_what_a_claim_took_from_several_queues_leaves_in_one_write(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    queues = ["first", "second", "third"]
+    writes: list[list[str]] = []
+    send = Stream.send_data
+
+    async def noted(self: Stream, data: bytes, end_stream: bool = False) -> None:
+        writes.append([queue for queue in queues if queue.encode() in data])
+        await send(self, data, end_stream)
+
+    address, _ = await house.scheduler()
+    man = await house.workman(address)
+    monkeypatch.setattr(Stream, "send_data", noted)
+    await house.store.create([NewTask(task_type="t", payload="1", queue=queue) for queue in queues])
+    assert {(await man.hear_a("tasks")).queue for _ in queues} == {*queues}
+    assert queues in writes
 
 
 async def test_outcomes_are_settled_and_told(house: House) -> None:

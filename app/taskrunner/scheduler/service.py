@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from taskrunner.store.sessions import Accepted, Introduction, Sessions
 from taskrunner.wire import columns
 from taskrunner.wire.codec import BadMessage
 from taskrunner.wire.pb.taskrunner.v1 import BeatReply, BeatRequest, Hello, SchedulerMessage, Welcome, WorkerMessage
+from taskrunner.wire.together import send_together
 
 log = structlog.get_logger()
 PROTOCOL = 1
@@ -143,7 +145,7 @@ class SchedulerService:
                 session.wake.set()
 
     async def _write(self, session: Session, stream: WorkStream) -> None:
-        """The stream's only writer. A message that cannot be sent in a third of a lease ends the stream.
+        """The stream's only writer. What cannot be sent in a third of a lease ends the stream.
 
         A beat without any is filled by an empty one, so that the worker can tell an idle scheduler from one that hangs.
         """
@@ -155,15 +157,18 @@ class SchedulerService:
                 alive.cancel()
             session.wake.clear()
             while session.outbox:
-                parcel = session.outbox[0]
-                if parcel.claimed and (not session.taking or loop.time() - parcel.claimed_at > self._settings.lease / 2):
-                    self._leases.undelivered(parcel.claimed)
-                    session.outstanding -= parcel.claimed.n
-                    session.outbox.popleft()
-                    continue
-                session.outbox.popleft()
                 async with asyncio.timeout(self._settings.lease / 3):
-                    await stream.send_message(parcel.message)
+                    await send_together(stream, self._outgoing(session, loop.time()), SchedulerMessage)
+
+    def _outgoing(self, session: Session, now: float) -> Iterator[SchedulerMessage]:
+        """What is in the outbox; a claim that comes too late is undone instead."""
+        while session.outbox:
+            parcel = session.outbox.popleft()
+            if parcel.claimed and (not session.taking or now - parcel.claimed_at > self._settings.lease / 2):
+                self._leases.undelivered(parcel.claimed)
+                session.outstanding -= parcel.claimed.n
+            else:
+                yield parcel.message
 
     def _leave(self, session: Session) -> None:
         """The stream is over: undo what was not sent, and say how the session stands."""
