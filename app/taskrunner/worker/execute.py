@@ -53,6 +53,11 @@ class Executor:
         return len(self._waiting)
 
     @property
+    def idle(self) -> bool:
+        """True while nothing waits or runs."""
+        return not self._waiting and not self.floor.running
+
+    @property
     def slots(self) -> int:
         """Slots that handlers which do not end have left over."""
         return self._slots - len(self.floor.lingering)

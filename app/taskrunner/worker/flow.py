@@ -1,4 +1,8 @@
-"""How much the worker asks for: its slots, and a prefetch that follows its pace."""
+"""How much the worker asks for: its slots, and a prefetch that follows its pace.
+
+Its pace is what it finishes in a while; or, where it had to wait for more, what it finished of what it had. So the first tasks of a burst
+show how quick it is, and the outcomes that say so take the answer along.
+"""
 
 import asyncio
 import math
@@ -14,6 +18,9 @@ SLOW = 0.1  # seconds after which a scheduler is told that a handler runs
 PATIENCE = 2.0  # seconds that a prefetched task may wait for a slot
 AHEAD = 0.02  # seconds of work to have at hand
 MOST = 4_000
+SHOWING = 50  # tasks worked off in one go, from nothing at hand to nothing at hand, that show a pace
+SPRINT = 1_024  # most that these make it ask for: one claim at hand and one on its way
+STALE = 0.1  # seconds after which that pace is forgotten, waiting or at work
 
 
 class Flow:
@@ -28,13 +35,20 @@ class Flow:
         self._finished = 0
         self._since = 0.0
         self._prefetch = 0
+        self._sprint = 0  # the prefetch that the last go has shown
+        self._idle = True  # nothing is at hand
+        self._turned, self._before = 0.0, 0  # when that changed, and what was finished by then
 
     def capacity(self) -> tuple[int, int]:
         """Slots and prefetch: what may be out here at once."""
+        if not self._idle and self._executor.idle:
+            self._note_end()
         return (0, 0) if self._executor.stopped else (self._executor.slots, self._prefetch)
 
     def touch(self) -> None:
-        """Tasks have come: begin to look."""
+        """Tasks are here, and are about to be accepted: begin to look."""
+        if self._idle:
+            self._idle, self._turned, self._before = False, time.monotonic(), self._outbox.finished
         if self._timer is None:
             self._finished, self._since = self._outbox.finished, time.monotonic()
             self._timer = self._loop.call_later(FIRST, self._look)
@@ -44,11 +58,20 @@ class Flow:
         if self._timer is not None:
             self._timer.cancel()
 
+    def _note_end(self) -> None:
+        now = time.monotonic()
+        done, seconds = self._outbox.finished - self._before, now - self._turned
+        self._idle, self._turned = True, now
+        self._sprint = min(SPRINT, prefetch_for(done / max(seconds, 1e-6))) if done >= SHOWING else 0
+        self._prefetch = max(self._prefetch, self._sprint)
+
     def _look(self) -> None:
         now = time.monotonic()
+        if now - self._turned > STALE:
+            self._sprint = 0
         done, seconds = self._outbox.finished - self._finished, now - self._since
         self._finished, self._since = self._outbox.finished, now
-        before, self._prefetch = self._prefetch, prefetch_for(done / seconds)
+        before, self._prefetch = self._prefetch, max(self._sprint, prefetch_for(done / seconds))
         self._executor.give_back(now - PATIENCE)
         if self._prefetch != before or self._executor.floor.has_untold(now - SLOW):
             self._wake()

@@ -154,8 +154,9 @@ class Session:
                 self.outbox.add(id_, epoch, RELEASED, 0)
             return
         took = self.executor.times.of(tasks.queue, tasks.task_type)
-        self.executor.accept(unpack(tasks, handler, time.monotonic(), took, self.name))
+        waiting = unpack(tasks, handler, time.monotonic(), took, self.name)
         self.flow.touch()
+        self.executor.accept(waiting)
 
     def _settle(self, settled: Settled) -> None:
         self.outbox.settled(settled.batches)
