@@ -96,6 +96,14 @@ def test_a_batch_is_shared_and_everyone_has_a_turn_to_be_first() -> None:
     assert set(first.values()) == {2}
 
 
+def test_quick_workers_get_whole_batches_in_turn() -> None:
+    one, two = session(prefetch=BATCH), session(prefetch=BATCH)
+    here = roster(one, two)
+    assert [free(here, [one, two]) for _ in range(4)] == [{two.id: BATCH}, {one.id: BATCH}] * 2
+    one.prefetch = two.prefetch = BATCH - 1
+    assert free(here, [one, two]) == {one.id: BATCH // 2, two.id: BATCH // 2}
+
+
 def test_more_sessions_than_a_batch_get_one_place_each_in_turn() -> None:
     sessions = [session(slots=1) for _ in range(BATCH + 10)]
     here = roster(*sessions)
