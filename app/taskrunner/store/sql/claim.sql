@@ -1,5 +1,6 @@
 -- What the dispatcher asks: take due tasks, and find out when the next one is due.
--- Each statement repeats the predicate of its index to the letter.
+-- Each statement repeats the predicate of its index to the letter. ``id = any(array[…])`` keeps the planner from walking over the primary
+-- key instead, which it takes for cheap where the table was empty when it was analysed: such a condition has no use for the key's order.
 
 -- name: claim_tasks
 -- moves: PENDING -> QUEUED
@@ -28,7 +29,7 @@ taken as (
   set status = 'QUEUED', session = s.sessions[n.seat], stream = s.streams[n.seat], epoch = t.epoch + 1, attempt = t.attempt + 1,
     max_attempts = coalesce(t.max_attempts, (%(max_attempts)b::int[])[n.lane]), timeout = coalesce(t.timeout, (%(timeouts)b::real[])[n.lane]),
     updated_at = now()
-  from numbered n, seats s where t.id = n.id
+  from numbered n, seats s where t.id = any(array[n.id])
   returning n.lane, t.session, t.id, t.epoch, t.attempt, t.max_attempts, t.timeout, t.run_at, t.payload, t.backoff, t.traceparent)
 select t.lane, t.session, m.mark_at, m.mark_id, count(*)::int as n, timestamptz_send(now()) as claimed_at,
   string_agg(uuid_send(t.id), '') as ids, string_agg(int8send(t.epoch), '') as epochs, string_agg(int4send(t.attempt), '') as attempts,
@@ -64,7 +65,7 @@ numbered as (select id, row_number() over (order by run_at, id) as seat from due
 taken as (
   update tasks_live t
   set status = 'QUEUED', session = s.session, stream = s.stream, epoch = t.epoch + 1, attempt = t.attempt + 1, updated_at = now()
-  from numbered n join seats s using (seat) where t.id = n.id
+  from numbered n join seats s using (seat) where t.id = any(array[n.id])
   returning t.session, t.queue, t.task_type, t.id, t.epoch, t.attempt, t.max_attempts, t.timeout, t.run_at, t.payload, t.backoff, t.traceparent)
 select session, queue, task_type, timestamptz_send(now()) as claimed_at,
   uuid_send(id) as ids, int8send(epoch) as epochs, int4send(attempt) as attempts,

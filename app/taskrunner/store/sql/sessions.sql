@@ -15,11 +15,11 @@ where id = %(id)s and status = 'LIVE' returning stream
 -- What Hello names takes the new stream; what is not there any more is lost to the session.
 with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id),
 held as materialized (
-  select t.id, t.epoch from d join tasks_live t on t.id = d.id and t.epoch = d.epoch and t.session = %(id)s
-  order by t.id for no key update of t),
+  select t.id, t.epoch from d join tasks_live t on t.id = any(array[d.id]) and t.epoch = d.epoch and t.session = %(id)s
+  order by d.id for no key update of t),
 ours as (
   update tasks_live t set stream = %(stream)s from held h
-  where t.id = h.id and t.epoch = h.epoch and t.session = %(id)s
+  where t.id = any(array[h.id]) and t.epoch = h.epoch and t.session = %(id)s
   returning t.id)
 select coalesce(string_agg(uuid_send(d.id), ''), '') as ids, coalesce(string_agg(int8send(d.epoch), ''), '') as epochs from d
 where not exists (select from ours o where o.id = d.id)
@@ -99,12 +99,12 @@ left join (select queue, task_type, priority, min(run_at) as run_at,
 -- Claims of which this scheduler wrote no byte to the worker.
 with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id),
 held as materialized (
-  select t.id, t.epoch from d join tasks_live t on t.id = d.id and t.epoch = d.epoch
+  select t.id, t.epoch from d join tasks_live t on t.id = any(array[d.id]) and t.epoch = d.epoch
     and t.session = %(session)s and t.stream = %(stream)s and t.status = 'QUEUED'
-  order by t.id for no key update of t),
+  order by d.id for no key update of t),
 back as (
   update tasks_live t set status = 'PENDING', session = null, stream = null, attempt = t.attempt - 1, updated_at = clock_timestamp()
-  from held h where t.id = h.id and t.epoch = h.epoch
+  from held h where t.id = any(array[h.id]) and t.epoch = h.epoch
   returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key)
 select queue, task_type, priority, min(run_at) as run_at,
   min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority
@@ -120,7 +120,7 @@ with gone as (
   delete from tasks_live t using (
     select id, epoch from tasks_live where cancel_requested_at < clock_timestamp() - %(grace)s * interval '1 second' and session is not null
     limit 500 for update skip locked) d
-  where t.id = d.id and t.epoch = d.epoch
+  where t.id = any(array[d.id]) and t.epoch = d.epoch
   returning t.*, 'CANCELLED' as new_status, null::jsonb as new_result, 'cancelled while its handler did not stop' as new_error, null::int as new_ms),
 {ending}
 select count(*), {told} from gone
