@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskrunner.domain.lifecycle import FINISHED, HELD, LIVE, MOVES, Status
+from taskrunner.domain.lifecycle import FINISHED, HELD, LIVE, MOVES, NEW, Status
 from taskrunner.domain.retry import backoff
 from taskrunner.store.queries import queries
 
 DECLARED = {move for query in queries().values() for move in query.moves}
-ALLOWED = {(a.value, b.value) for a, after in MOVES.items() for b in after} | {("new", Status.PENDING.value)}
+ALLOWED = {(a.value, b.value) for a, after in MOVES.items() for b in after} | {("new", status.value) for status in NEW}
 ALLOWED |= {(status.value, "gone") for status in FINISHED}
 
 

@@ -11,6 +11,7 @@ from grpclib.client import Channel, Stream, StreamStreamMethod
 from grpclib.exceptions import StreamTerminatedError
 
 from taskrunner.scheduler.role import serve
+from taskrunner.scheduler.roster import Roster
 from taskrunner.settings import Settings
 from taskrunner.store.tasks import Store, open_store
 from taskrunner.wire.columns import EPOCH, ID, split
@@ -154,6 +155,8 @@ class House:
     store: Store
     dsn: str
     _stack: AsyncExitStack
+    near: list[Store] = field(default_factory=list)  # those of the schedulers, as an API in the same process has them
+    rosters: list[Roster] = field(default_factory=list)  # and who is connected there
 
     async def scheduler(self, **settings: Any) -> tuple[str, Callable[[], Any]]:
         """One more scheduler, with a pool of its own: its address, and how to stop it."""
@@ -161,6 +164,8 @@ class House:
         quick = Settings(_env_file=None, **{**QUICK, **settings})
         store = await stack.enter_async_context(open_store(self.dsn, quick))
         running = await stack.enter_async_context(serve(quick, store))
+        self.near.append(store)
+        self.rosters.append(running.office.roster)
         self._stack.push_async_callback(stack.aclose)
         return running.address, stack.aclose
 

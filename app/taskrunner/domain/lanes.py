@@ -39,6 +39,14 @@ class Serves(NamedTuple):
     defaults: tuple[tuple[str, int, float], ...]
     queues: frozenset[str] | None
 
+    def takes(self, lane: Lane) -> bool:
+        """Whether tasks of ``lane`` can run there."""
+        return any(name == lane.task_type for name, _, _ in self.defaults) and (self.queues is None or lane.queue in self.queues)
+
+    def default(self, task_type: str) -> tuple[int, float]:
+        """max_attempts and timeout of a type that is served."""
+        return next((attempts, timeout) for name, attempts, timeout in self.defaults if name == task_type)
+
 
 @dataclass(frozen=True, slots=True)
 class Gates:

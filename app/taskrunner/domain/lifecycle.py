@@ -24,6 +24,7 @@ P, Q, R, C, F, X = Status
 LIVE = frozenset({P, Q, R})
 HELD = frozenset({Q, R})
 FINISHED = frozenset({C, F, X})
+NEW = frozenset({P, Q})  # how a task begins: it waits to be claimed, or is created for a worker that has a place for it
 
 MOVES: Mapping[Status, frozenset[Status]] = {
     P: frozenset({P, Q, X, F}),  # edited or run now · claimed · cancelled · expired

@@ -33,6 +33,7 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._stopped = False
+        self._claiming = False
         self._suspects: dict[str, float] = {}
         self._shy, self._shy_until, self._deferred = 0.0, 0.0, False
 
@@ -65,6 +66,11 @@ class Dispatcher:
             self.found(*backs)
         elif self._suspects:
             self._wake.set()
+
+    @property
+    def at_rest(self) -> bool:
+        """No claim is on its way, and there would be one if something were due."""
+        return not (self._claiming or self._stopped)
 
     def stop(self) -> None:
         """Claim nothing more."""
@@ -112,7 +118,7 @@ class Dispatcher:
                 if not picks:
                     continue
                 claimed_at = monotonic()
-                self._loop.call_soon(self._deliver, *last)  # while the database looks for more
+                self._loop.call_soon(self.deliver, *last)  # while the database looks for more
                 claimed, took = await self._sure(seats, self._claims.claim(picks, seats))
                 n = sum(one.n for one in claimed)
                 self._lanes.claimed(picks, took, full=n >= free, now=claimed_at)
@@ -122,7 +128,7 @@ class Dispatcher:
                 await self._deliver_now(*last)
                 last = [], 0.0
                 progress = await self._peek()
-        self._deliver(*last)
+        self.deliver(*last)
 
     async def _peek(self) -> bool:
         """Ask when the lanes that were found empty are due next; whether one of them is due by now."""
@@ -161,6 +167,7 @@ class Dispatcher:
         When there is none, it may be committed all the same, for workers that will never hear of it: they say Hello again, and what they
         do not name is taken back.
         """
+        self._claiming = True
         try:
             return await claim
         except OutcomeUnknown:
@@ -169,6 +176,8 @@ class Dispatcher:
                 if session is not None and session.stream == seat.stream:
                     session.dismiss("a claim for it may be lost")
             raise
+        finally:
+            self._claiming = False
 
     def _counted(self, claimed: list[Claimed]) -> list[Claimed]:
         """The same; from now on they take up places."""
@@ -179,11 +188,12 @@ class Dispatcher:
         return claimed
 
     async def _deliver_now(self, claimed: list[Claimed], claimed_at: float) -> None:
-        self._deliver(claimed, claimed_at)
+        self.deliver(claimed, claimed_at)
         if claimed:
             await asyncio.sleep(0)  # the writers first: it is on its way before the next question is asked
 
-    def _deliver(self, claimed: list[Claimed], claimed_at: float) -> None:
+    def deliver(self, claimed: list[Claimed], claimed_at: float) -> None:
+        """Send what was claimed, by a statement that began ``claimed_at``, to whom it was claimed for."""
         for one in (part for whole in claimed for part in whole.parts(BATCH_BYTES)):
             session = self._roster.get(one.session)
             if session is None or session.stream != one.stream:

@@ -13,6 +13,7 @@ from taskrunner.domain.errors import ConfigurationError, TaskrunnerError, Unavai
 from taskrunner.domain.lanes import Lanes
 from taskrunner.domain.task import Back
 from taskrunner.kit.loops import every
+from taskrunner.scheduler.direct import Direct
 from taskrunner.scheduler.dispatch import Dispatcher
 from taskrunner.scheduler.gatekeeper import Gatekeeper
 from taskrunner.scheduler.leases import Leases
@@ -129,6 +130,7 @@ class Office:
         self.health = ServiceStatus()
         self.health.set(True)
         store.hints.subscribe(self.heard)
+        store.direct = Direct(store, roster, lanes, self.dispatcher).create
 
     def heard(self, hint: notify.Hint) -> None:
         """Somebody says that there is something to do."""
@@ -181,6 +183,7 @@ class Office:
 
     async def close(self) -> None:
         """Give the connections back."""
+        self._store.direct = None
         self._store.hints.unsubscribe(self.heard)
         for line in (*self._lines.values(), self._listening):
             await line.close()

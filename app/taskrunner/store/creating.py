@@ -11,7 +11,7 @@ from psycopg import errors
 
 from taskrunner.domain.errors import BadTask
 from taskrunner.domain.retry import Backoff
-from taskrunner.domain.task import Created, NewTask
+from taskrunner.domain.task import Created, Lane, NewTask
 from taskrunner.store.columns import Shorts, Texts
 from taskrunner.store.pool import Connection
 from taskrunner.store.queries import sql
@@ -26,6 +26,17 @@ async def insert_plain(connection: Connection, tasks: Sequence[NewTask]) -> list
     except BAD_DATA as error:
         raise await culprit(connection, tasks, error, "create_tasks") from error
     return [Created(*row) for row in rows]
+
+
+def by_lane(tasks: Sequence[NewTask], created: Sequence[Created]) -> dict[Lane, tuple[Created, int]]:
+    """Where there is something to claim now: the first of each lane, and how many there are."""
+    lanes: dict[Lane, tuple[Created, int]] = {}
+    for task, made in zip(tasks, created, strict=True):
+        if not made.deduplicated or task.on_conflict == "replace":
+            lane = Lane(task.queue, task.task_type, task.priority)
+            first, n = lanes.get(lane, (made, 0))
+            lanes[lane] = (made if made.run_at < first.run_at else first, n + 1)
+    return lanes
 
 
 def columns_of(tasks: Sequence[NewTask]) -> dict[str, Any]:

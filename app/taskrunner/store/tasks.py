@@ -1,11 +1,11 @@
 """The store: what the API asks of the database, one method a statement."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from psycopg import errors
@@ -19,7 +19,7 @@ from taskrunner.settings import Settings
 from taskrunner.store import keyed, leaves
 from taskrunner.store.columns import Uuids
 from taskrunner.store.copying import copy_plain
-from taskrunner.store.creating import BAD_DATA, culprit, insert_plain
+from taskrunner.store.creating import BAD_DATA, by_lane, culprit, insert_plain
 from taskrunner.store.meter import Meter
 from taskrunner.store.migrate import newest_version
 from taskrunner.store.minutes import Minutes
@@ -27,6 +27,8 @@ from taskrunner.store.notify import Hints
 from taskrunner.store.pool import Connection, Line, open_pool, translated
 from taskrunner.store.queries import sql
 
+# Creates tasks that workers begin at once, as ``Store.create``; None when not all of them can.
+Direct: TypeAlias = Callable[[Sequence[NewTask]], Awaitable[list[Created] | None]]
 _ATTEMPT = [field.name for field in fields(FailedAttempt)]
 
 
@@ -59,6 +61,7 @@ class Store:
         self.dsn = dsn
         self.settings = settings
         self.settled: list[Callable[[bytes], None]] = []  # told the column of ids of each batch that this process settles
+        self.direct: Direct | None = None  # the way of a scheduler in this process
         self._ready = False
 
     def collector(self) -> Any:
@@ -93,10 +96,12 @@ class Store:
         """
         if any(task.unique_key is not None for task in tasks):
             return (await self.create_once(tasks, None)).created
+        if self.direct is not None and (started := await self.direct(tasks)) is not None:
+            return started
         with translated(writes=True), self.meter.creates.timed(len(tasks)):
             async with self.pool.connection() as connection:
                 created = await insert_plain(connection, tasks)
-        self._hint(tasks, created)
+        self.hint(tasks, created)
         return created
 
     async def create_parts(self, parts: Iterable[Sequence[NewTask]]) -> list[Created]:
@@ -125,7 +130,7 @@ class Store:
                 pass
             return await self.create(tasks)  # which finds out which one is to blame
         self.meter.creates.tasks.observe(len(tasks))
-        self._hint(tasks, created, passed=monotonic() - began)
+        self.hint(tasks, created, passed=monotonic() - began)
         return created
 
     async def create_once(self, tasks: Sequence[NewTask], key: IdempotencyKey | None) -> Answer:
@@ -134,7 +139,7 @@ class Store:
             async with self.pool.connection() as connection:
                 answer = await keyed.create_together(connection, tasks, key)
         if not answer.replayed:
-            self._hint(tasks, answer.created)
+            self.hint(tasks, answer.created)
         return answer
 
     async def create_each(self, requests: Sequence[keyed.Request], *, patient: bool = False) -> list[Answer | Conflict | KeyReused]:
@@ -154,23 +159,14 @@ class Store:
                     raise
         for (task, _), answer in zip(requests, answers, strict=True):
             if isinstance(answer, Answer) and not answer.replayed:
-                self._hint([task], answer.created)
+                self.hint([task], answer.created)
         return answers
 
-    def _hint(self, tasks: Sequence[NewTask], created: Sequence[Created], *, passed: float = 0.0) -> None:
+    def hint(self, tasks: Sequence[NewTask], created: Sequence[Created], *, passed: float = 0.0) -> None:
         """Say what there is now, ``passed`` seconds after ``created_at``."""
-        first: dict[tuple[str, str, int], Created] = {}
-        tasks_of: dict[tuple[str, str, int], int] = {}
-        for task, made in zip(tasks, created, strict=True):
-            if not made.deduplicated or task.on_conflict == "replace":
-                lane = (task.queue, task.task_type, task.priority)
-                known = first.get(lane)
-                tasks_of[lane] = tasks_of.get(lane, 0) + 1
-                if known is None or made.run_at < known.run_at:
-                    first[lane] = made
-        for lane, made in first.items():
-            self.hints.lane(Lane(*lane), made.run_at, (made.run_at - made.created_at).total_seconds() - passed, tasks_of[lane])
-            self.meter.create(lane[0], lane[1], tasks_of[lane])
+        for lane, (first, n) in by_lane(tasks, created).items():
+            self.hints.lane(lane, first.run_at, (first.run_at - first.created_at).total_seconds() - passed, n)
+            self.meter.create(lane.queue, lane.task_type, n)
 
     async def get(self, id: UUID) -> Task | None:  # noqa: A002 — the column's name
         """The task, wherever it is in its life."""

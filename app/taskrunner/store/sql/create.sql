@@ -23,6 +23,21 @@ with {asked},
 made as (insert into tasks_live ({new_columns}) select {new_values} from asked)
 select id, coalesce(run_at, now + coalesce(delay, 0) * interval '1 second'), now from asked order by ord
 
+-- name: create_claimed
+-- moves: new -> QUEUED, new -> PENDING
+-- For tasks that are due now, each with a place at a session. Where that session is no more, the task waits like any other.
+with {asked},
+placed as materialized (
+  select a.*, s.id as session, s.stream from asked a
+  join unnest(%(sessions)b::uuid[], %(streams)b::bigint[]) with ordinality p (session, stream, ord) on p.ord = a.ord
+  left join sessions s on s.id = p.session and s.stream = p.stream and s.status = 'LIVE'),
+made as (
+  insert into tasks_live ({new_columns}, status, session, stream, epoch, attempt)
+  select {new_values}, case when session is null then 'PENDING' else 'QUEUED' end, session, stream, (session is not null)::int, (session is not null)::int
+  from placed)
+select id, now, session is not null as claimed, timestamptz_send(now) as at, convert_to((payload::jsonb)::text, 'UTF8') as payload
+from placed order by ord
+
 -- name: copy_tasks
 -- moves: new -> PENDING
 copy tasks_live (id, task_type, queue, priority, payload, run_at, created_at, updated_at, max_attempts, timeout, tags,
