@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from taskrunner.domain.lanes import BATCH, BATCH_BYTES, BEGINNING, FORGET, LOCKED, NIL, Lanes, Mark, Pick, Serves, Took
+from taskrunner.domain.lanes import BATCH, BATCH_BYTES, BEGINNING, FORGET, LOCKED, NIL, Gates, Lanes, Mark, Pick, Serves, Took
 from taskrunner.domain.task import Lane
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -122,6 +122,15 @@ def test_only_what_is_served_and_due_is_chosen() -> None:
     assert chosen(seen(A, due_at=2.0), now=1.9) == []
     assert chosen(seen(A), serves=Serves(ANY.defaults, frozenset({"other"}))) == []
     assert chosen(seen(A), serves=Serves(ANY.defaults, frozenset({"default"}))) == [A]
+
+
+def test_what_will_be_due_in_a_moment_is_chosen_ahead_unless_a_gate_is_closed_until_then() -> None:
+    memory = seen(A, B, due_at=1.003)
+    assert memory.choose(ANY, 10, 1.0) == []
+    assert memory.choose(ANY, 10, 1.0, ahead=0.002) == []
+    assert {pick.lane for pick in memory.choose(ANY, 10, 1.0, ahead=0.004)} == {A, B}
+    memory.gates = Gates(types={A.task_type: 1.002})
+    assert [pick.lane for pick in memory.choose(ANY, 10, 1.0, ahead=0.004)] == [B]
 
 
 def test_the_mark_moves_on_to_the_last_one_taken() -> None:

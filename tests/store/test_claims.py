@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from store.desk import Desk, T, opened, pairs
 
-from taskrunner.domain.lanes import BEGINNING, NIL, Lanes, Mark, Serves
+from taskrunner.domain.lanes import BEGINNING, NIL, Lanes, Mark, Pick, Serves
 from taskrunner.domain.task import Lane
 from taskrunner.sdk.context import POSTGRES_EPOCH
 from taskrunner.store.claims import Seat
@@ -52,6 +52,14 @@ async def test_only_lanes_that_were_asked_for_are_claimed(desk: Desk) -> None:
 async def test_only_what_is_due_is_claimed(desk: Desk) -> None:
     await desk.create(delay=3600)
     assert (await desk.claim(await desk.worker(), 10)).ids == []
+
+
+async def test_a_claim_ahead_takes_what_will_be_due_by_then_and_no_more(desk: Desk) -> None:
+    (soon,), _ = await desk.create(delay=30), await desk.create(delay=90)
+    seat = (await desk.worker())._replace(free=10)
+    claimed, took = await desk.claims.claim([Pick(T, BEGINNING, 10, 5, 300.0)], [seat], ahead=60.0)
+    assert pairs(seat, claimed).ids == [soon]
+    assert took[T].mark.id == soon
 
 
 @pytest.mark.parametrize("column", ["key = 'k'", "blocked = true", "crashes = 1"])

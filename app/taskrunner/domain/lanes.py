@@ -122,8 +122,9 @@ class Lanes:
             for lane, state in rank
         )
 
-    def choose(self, serves: Serves, free: int, now: float) -> list[Pick]:
-        """The lanes to claim ``free`` tasks from, best first: lower priority number first, in turn within one priority.
+    def choose(self, serves: Serves, free: int, now: float, *, ahead: float = 0.0) -> list[Pick]:
+        """The lanes to claim ``free`` tasks from that are due, or will be within ``ahead`` seconds. Best first: lower priority number
+        first, in turn within one priority.
 
         Lanes of a lower rank come along only where the rank before has a single lane, whose leftover is theirs; otherwise the leftover of
         a lane belongs to its neighbours: there are more of them than shares, and the claim ends with the one that fills it.
@@ -135,7 +136,7 @@ class Lanes:
             chosen: dict[int, tuple[Lane, _State]] = {}
             for at in range(self._turn, self._turn + len(rank)):
                 lane, state = rank[at % len(rank)]
-                if (due_at := state.due_at) is not None and due_at <= now and not (gates and gates.closed(lane, now)):
+                if (due_at := state.due_at) is not None and due_at <= now + ahead and not (gates and gates.closed(lane, now)):
                     chosen[at] = lane, state
                     if len(chosen) == self._width:
                         break

@@ -1,16 +1,18 @@
 """The dispatcher: claims due tasks for free places, and sleeps until the next one is due."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from itertools import product
+from math import ceil
 from time import monotonic
 from typing import TypeVar
 
 import structlog
 
 from taskrunner.domain.errors import OutcomeUnknown, TaskrunnerError
-from taskrunner.domain.lanes import BATCH, BATCH_BYTES, Lanes, Serves
-from taskrunner.domain.task import Back
+from taskrunner.domain.lanes import BATCH, BATCH_BYTES, Lanes, Serves, Took
+from taskrunner.domain.task import Back, Lane
 from taskrunner.scheduler.roster import Roster
 from taskrunner.store.claims import Claimed, Claims, Seat
 from taskrunner.store.notify import Hint
@@ -19,6 +21,8 @@ from taskrunner.wire.pb.taskrunner.v1 import SchedulerMessage, Tasks
 log = structlog.get_logger()
 SHY, SHYEST = 0.005, 0.1  # seconds before suspects are asked for again, when nobody may have one: twice as long each time
 ROUNDING = 0.0005  # seconds: uvloop rounds a timer to the nearest millisecond, and early is worse than late
+AHEAD = 0.004  # seconds before tasks are due that they are claimed, when nothing else is: about what a claim takes
+TOGETHER = 0.001  # seconds within which tasks that will be due are claimed, and sent, together
 R = TypeVar("R")
 
 
@@ -34,6 +38,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._stopped = False
         self._claiming = False
+        self._ahead_until = 0.0  # what is due until then was claimed ahead
         self._suspects: dict[str, float] = {}
         self._shy, self._shy_until, self._deferred = 0.0, 0.0, False
 
@@ -91,7 +96,13 @@ class Dispatcher:
                 timer = self._loop.call_later(0.2, self._wake.set)
                 continue
             due_at = self._next_due()
-            timer = None if due_at is None else self._loop.call_later(max(0.0, due_at - monotonic()) + ROUNDING, self._wake.set)
+            delay = None if due_at is None else max(0.0, self._ahead_of(due_at) - monotonic())
+            timer = None if delay is None else self._loop.call_later(delay + ROUNDING, self._wake.set)
+
+    def _ahead_of(self, due_at: float) -> float:
+        """When to wake for what is due then: a little before, unless that was in vain."""
+        early = due_at - AHEAD
+        return early if due_at > self._ahead_until and early > monotonic() else due_at
 
     def _next_due(self) -> float | None:
         """When to look again by ourselves; None while there are no workers, or no places (a place that becomes free wakes us)."""
@@ -110,25 +121,57 @@ class Dispatcher:
         while progress and not self._stopped:
             progress = False
             for serves, sessions in self._roster.classes().items():
-                if not self._lanes.due(serves, monotonic()):
+                ahead = self._ahead(serves)
+                if ahead is None:
                     continue  # before anything is done for each of its sessions
                 seats = self._roster.seats(sessions)
                 free = min(sum(seat.free for seat in seats), BATCH)
-                picks = self._lanes.choose(serves, free, monotonic()) if free else []
+                picks = self._lanes.choose(serves, free, monotonic(), ahead=ahead) if free else []
                 if not picks:
                     continue
                 claimed_at = monotonic()
                 self._loop.call_soon(self.deliver, *last)  # while the database looks for more
-                claimed, took = await self._sure(seats, self._claims.claim(picks, seats))
+                claimed, took = await self._sure(seats, self._claims.claim(picks, seats, ahead=ahead))
                 n = sum(one.n for one in claimed)
                 self._lanes.claimed(picks, took, full=n >= free, now=claimed_at)
                 last = self._counted(claimed), claimed_at
+                if ahead:
+                    self._ahead_until = claimed_at + ahead
+                    await self._keep(*last, took)
+                    last = [], 0.0
                 progress = True
             if not progress:
                 await self._deliver_now(*last)
                 last = [], 0.0
                 progress = await self._peek()
         self.deliver(*last)
+
+    def _ahead(self, serves: Serves) -> float | None:
+        """How many seconds ahead to claim: none when something is due, and None when nothing will be for a while."""
+        now = monotonic()
+        if self._lanes.due(serves, now):
+            return 0.0
+        first = self._lanes.next_due([serves])
+        if first is None or first > now + AHEAD or first <= self._ahead_until:
+            return None
+        return first + TOGETHER - now
+
+    async def _keep(self, claimed: list[Claimed], claimed_at: float, took: Mapping[Lane, Took]) -> None:
+        """Send what was claimed ahead when all of it is due, by the database's clock."""
+        if not claimed:
+            return
+        early = AHEAD + TOGETHER  # at most
+        with suppress(TaskrunnerError):  # by now they are claimed: they must go out, rather late than never
+            early = (max(one.mark.run_at for one in took.values()) - await self._claims.clock()).total_seconds()
+        self._deliver_at(monotonic() + early, claimed, claimed_at)
+
+    def _deliver_at(self, when: float, claimed: list[Claimed], claimed_at: float) -> None:
+        """Never before that: a timer of uvloop counts whole milliseconds, and may be early."""
+        early = when - monotonic()
+        if early > 0:
+            self._loop.call_later(ceil(early * 1000) / 1000, self._deliver_at, when, claimed, claimed_at)
+        else:
+            self.deliver(claimed, claimed_at)
 
     async def _peek(self) -> bool:
         """Ask when the lanes that were found empty are due next; whether one of them is due by now."""

@@ -99,8 +99,9 @@ class Claims:
         self._line = line
         self._meter = meter
 
-    async def claim(self, picks: Sequence[Pick], seats: Sequence[Seat]) -> tuple[list[Claimed], dict[Lane, Took]]:
-        """Take due tasks of the lanes of ``picks``, as many as there are seats at most. Durable when it returns.
+    async def claim(self, picks: Sequence[Pick], seats: Sequence[Seat], *, ahead: float = 0.0) -> tuple[list[Claimed], dict[Lane, Took]]:
+        """Take tasks of the lanes of ``picks`` that are due, or will be within ``ahead`` seconds, as many as there are seats at most.
+        Durable when it returns.
 
         Raises Unavailable or OutcomeUnknown; what was taken nevertheless is found by ``Sessions.take_back``, since no worker names it.
         """
@@ -114,6 +115,7 @@ class Claims:
             "limits": [pick.limit for pick in picks],
             "max_attempts": [pick.max_attempts for pick in picks],
             "timeouts": [pick.timeout for pick in picks],
+            "ahead": ahead,
         }
         with self._meter.claims.timed():
             rows = await self._line.run(lambda connection: _fetch(connection, "claim_tasks", parameters), writes=True)
@@ -155,6 +157,12 @@ class Claims:
     async def peek(self, lanes: Sequence[tuple[Lane, Mark]]) -> list[tuple[Lane, float]]:
         """Seconds until the next task behind each mark is due; lanes without one are left out."""
         return await _peek(self._line, lanes)
+
+    async def clock(self) -> datetime:
+        """The database's time, after all that was asked before."""
+        ((now,),) = await self._line.run(lambda connection: _fetch(connection, "clock", {}))
+        assert isinstance(now, datetime)
+        return now
 
     async def close(self) -> None:
         """Give the connection back."""

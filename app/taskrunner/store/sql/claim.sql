@@ -4,7 +4,8 @@
 
 -- name: claim_tasks
 -- moves: PENDING -> QUEUED
--- Seats are dealt round: the first free place of each session, then the second, … Lanes are taken in the order given.
+-- Seats are dealt round: the first free place of each session, then the second, … Lanes are taken in the order given. What is due within
+-- ``ahead`` seconds is taken too: the dispatcher keeps it until then.
 with seats as materialized (
   select array_agg(s.session order by k, s.ord) as sessions, array_agg(s.stream order by k, s.ord) as streams, count(*) as n
   from unnest(%(sessions)b::uuid[], %(streams)b::bigint[], %(free)b::int[]) with ordinality s (session, stream, free, ord)
@@ -18,7 +19,7 @@ due as materialized (
     select t.id, t.run_at from tasks_live t
     where t.queue = l.queue and t.task_type = l.task_type and t.priority = l.priority
       and t.status = 'PENDING' and t.key is null and not t.blocked and t.crashes = 0
-      and t.run_at <= now() and (t.run_at, t.id) > (l.from_at, l.from_id)
+      and t.run_at <= now() + %(ahead)s * interval '1 second' and (t.run_at, t.id) > (l.from_at, l.from_id)
       and (t.expires_at is null or t.expires_at > now() or t.attempt > 0)
     order by t.run_at, t.id limit l.n for no key update skip locked) t
   limit (select n from seats)),
