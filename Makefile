@@ -73,7 +73,7 @@ lock: $(VENV)/.dev ## pin every dependency anew: requirements.txt, requirements-
 bench: $(VENV)/.dev ## every figure of the README, about 5 minutes on an idle machine
 	$(BIN)/python tests/bench/run.py
 
-bench-peers: $(VENV)/.dev ## draining beside graphile-worker, pgqueuer and procrastinate; needs node and npm
+bench-peers: $(VENV)/.dev ## draining and the time until the start, beside graphile-worker, pgqueuer and procrastinate; needs node and npm
 	$(BIN)/python tests/bench/run.py --peers --json .cache/bench/peers.json
 
 bench-dashboard: $(VENV)/.dev ## each view of the dashboard with 1,000,000 finished tasks, and what an open page costs; needs chromium

@@ -14,7 +14,7 @@ BODY = json.dumps({"task_type": "noop", "payload": {"i": 1, "t": 0, "p": "x" * 5
 
 
 async def singles(rig: Rig, *, connections: int = 64, seconds: float = 6) -> dict[str, Any]:
-    """Durable creates over HTTP, and the same route where everything but the database is done."""
+    """Durable creates over HTTP, the same route where everything but the database is done, and aiohttp with nothing to do."""
     dsn = await rig.database()
     api = rig.start("api", dsn=dsn)
     until(lambda: _up("http://127.0.0.1:18080/readyz"), seconds=20)
@@ -24,16 +24,19 @@ async def singles(rig: Rig, *, connections: int = 64, seconds: float = 6) -> dic
     with psycopg.connect(dsn, autocommit=True) as connection:
         rows = connection.execute("select count(*) from tasks_live").fetchone()
     rig.stop(api)
-    bare = rig.run("bare", [sys.executable, "bare.py", "18080", dsn], {})
-    until(lambda: _up("http://127.0.0.1:18080/readyz"), seconds=20)
-    _hammer("/api/tasks", connections, 1)
-    without = _hammer("/api/tasks", connections, seconds)
-    rig.stop(bare)
+    rates = {}
+    for name, *rest in (("bare", dsn), ("alone",)):
+        server = rig.run(name, [sys.executable, f"{name}.py", "18080", *rest], {})
+        until(lambda: _up("http://127.0.0.1:18080/readyz"), seconds=20)
+        _hammer("/api/tasks", connections, 1)
+        rates[name] = _hammer("/api/tasks", connections, seconds)["rate"]
+        rig.stop(server)
     if set(durable["statuses"]) != {"201"} or not rows or rows[0] < durable["statuses"]["201"]:
         raise AssertionError(f"void: {durable}, {rows} rows")
     n = durable["statuses"]["201"]
     micro = {name: round(seconds / n * 1e6, 1) for name, seconds in cpu.items()}
-    return {**durable, "without_database": without["rate"], "share": durable["rate"] / without["rate"], "cpu_us": micro}
+    shares = {"share": durable["rate"] / rates["bare"], "share_of_aiohttp": durable["rate"] / rates["alone"]}
+    return {**durable, "without_database": rates["bare"], "aiohttp_alone": rates["alone"], **shares, "cpu_us": micro}
 
 
 async def arrays(rig: Rig, *, n: int = 100_000) -> dict[str, Any]:
@@ -85,6 +88,6 @@ def _post(path: str, body: bytes) -> None:
 def _up(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
+            return bool(answer.status < 300)
     except OSError:
         return False

@@ -12,9 +12,9 @@ from creates import _up
 from rig import HERE, Rig, once, percentiles, until
 
 
-async def creation(rig: Rig, *, rate: float, n: int) -> dict[str, Any]:
-    """Milliseconds from the client's clock before the request to the handler's start."""
-    crew = await _crew(rig)
+async def creation(rig: Rig, *, rate: float, n: int, beside: bool = False) -> dict[str, Any]:
+    """Milliseconds from the client's clock before the request to the handler's start. ``beside``: API and scheduler in one process."""
+    crew = await _crew(rig, beside=beside)
     subprocess.run([sys.executable, str(HERE / "client.py"), "trickle", "18080", str(rate), str(n)], check=True)
     time.sleep(0.5)
     return _late(rig, crew, n)
@@ -38,9 +38,10 @@ async def at_once(rig: Rig, *, n: int = 10_000) -> dict[str, Any]:
     return _late(rig, crew, n)
 
 
-async def _crew(rig: Rig) -> list[Any]:
+async def _crew(rig: Rig, *, beside: bool = False) -> list[Any]:
     dsn = await rig.database()
-    crew = [rig.start("scheduler", dsn=dsn), rig.start("worker", dsn=""), rig.start("api", dsn=dsn)]
+    crew = [rig.start(*(("api", "scheduler") if beside else ("scheduler",)), dsn=dsn), rig.start("worker", dsn="")]
+    crew += [] if beside else [rig.start("api", dsn=dsn)]
     until(lambda: _up("http://127.0.0.1:18080/readyz"), seconds=20)
     time.sleep(1.5)  # the worker connects
     return crew

@@ -53,6 +53,8 @@ SECTIONS: dict[str, Callable[[Rig], Awaitable[Figures]]] = {
     "creates in arrays of 10,000": lambda r: several(3, lambda: creates.arrays(r)),
     "create to start at 20/s": lambda r: latency.creation(r, rate=20, n=200),
     "create to start at 200/s": lambda r: latency.creation(r, rate=200, n=1_000),
+    "the same at 20/s, API beside scheduler": lambda r: latency.creation(r, rate=20, n=200, beside=True),
+    "the same at 200/s, API beside scheduler": lambda r: latency.creation(r, rate=200, n=1_000, beside=True),
     "lateness, spread at 200/s": latency.spread,
     "lateness, 10,000 at one instant": latency.at_once,
     "idle": idle.idle,
@@ -66,11 +68,11 @@ async def ours(only: list[str]) -> dict[str, Figures]:
         if not only or any(name.startswith(word) for word in only):
             async with rig() as server:
                 figures[name] = await measure(server)
-            print(f"{name:<36} {_line(figures[name])}", flush=True)
+            print(f"{name:<40} {_line(figures[name])}", flush=True)
     return figures
 
 
-async def beside(rounds: int) -> dict[str, Figures]:
+async def drained(rounds: int) -> dict[str, Figures]:
     """Us and the rivals in turn, ``rounds`` times, and the ratios of the medians."""
     rates: dict[str, list[float]] = {}
     async with rig() as server:
@@ -86,6 +88,37 @@ async def beside(rounds: int) -> dict[str, Figures]:
             print({name: round(values[-1]) for name, values in rates.items()}, flush=True)
     mine = median(rates["ours, 1 worker"])
     return {name: {"rate": median(values), "ours_over_it": mine / median(values), "runs": values} for name, values in rates.items()}
+
+
+async def beside(rounds: int) -> dict[str, Figures]:
+    """Draining, and the time until the start, each with the rivals in turn."""
+    rates = await drained(rounds)
+    for name, row in rates.items():
+        print(f"{name:<36} {row['rate']:>10,.0f}/s   ours is {row['ours_over_it']:.2f} times that", flush=True)
+    times = await started(3)
+    for name, row in times.items():
+        print(f"{name:<36} p50 {row['p50_ms']:>5.1f} ms   p99 {row['p99_ms']:>5.1f} ms")
+    return {"drain": rates, "create to start": times}
+
+
+async def started(rounds: int) -> dict[str, Figures]:
+    """Milliseconds from a create to the start of its handler, us and the rivals in turn: medians of each one's p50 and p99."""
+    runs: dict[str, list[Figures]] = {}
+    for rate, n in ((20, 100), (200, 600)):
+        for _ in range(rounds):
+            async with rig() as server:
+                measures: dict[str, Callable[[], Awaitable[Figures]]] = {
+                    "ours, roles apart": partial(latency.creation, server, rate=rate, n=n),
+                    "ours, API beside scheduler": partial(latency.creation, server, rate=rate, n=n, beside=True),
+                    "graphile-worker": partial(peers.latency, server, peers.graphile(), rate=rate, n=n),
+                    "pgqueuer": partial(peers.latency, server, peers.pgqueuer(), rate=rate, n=n),
+                }
+                for name, measure in measures.items():
+                    runs.setdefault(f"{name}, {rate}/s", []).append(await measure())
+    return {
+        name: {"p50_ms": median([run["p50"] for run in found]), "p99_ms": median([run["p99"] for run in found])}
+        for name, found in runs.items()
+    }
 
 
 def _line(figures: Figures) -> str:
@@ -118,10 +151,8 @@ def main() -> None:
         print(f"the machine is not idle (load {load:.1f}): the figures will be worse than they need be", file=sys.stderr)
     only = [word.strip() for word in options.only.split(",") if word.strip()]
     figures = asyncio.run(beside(options.rounds) if options.peers else ours(only))
-    if options.peers:
-        for name, row in figures.items():
-            print(f"{name:<28} {row['rate']:>10,.0f}/s   ours is {row['ours_over_it']:.2f} times that")
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "load_before": load}
+    python = f"{platform.python_version()} of {sys.base_prefix}"
+    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": python, "load_before": load}
     document = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **machine, "figures": figures}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(document, indent=1), encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from rig import Rig, cost, once, until
+from rig import Rig, cost, once, percentiles, until
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[2] / ".cache" / "bench"
@@ -61,11 +61,7 @@ def _venv(name: str, *packages: str) -> str:
 
 async def drain(rig: Rig, peer: Peer, *, workers: int = 1) -> dict[str, Any]:
     """Jobs a second from the first start of a handler until the last one is settled."""
-    dsn = await rig.database(schema=False)
-    parts = conninfo_to_dict(dsn)
-    url = f"postgresql:///{parts['dbname']}?host={parts['host']}&port={parts.get('port', 5432)}&user={parts.get('user', 'postgres')}"
-    env = {"PEER_DSN": url, "BENCH_DIR": str(rig.folder), "PEER_MODULES": str(CACHE / "graphile")}
-    subprocess.run([*peer.command, "load", str(peer.jobs)], env=os.environ | env, check=True)
+    dsn, env = await _loaded(rig, peer, peer.jobs)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("vacuum analyze")
         connection.execute("checkpoint")
@@ -81,6 +77,30 @@ async def drain(rig: Rig, peer: Peer, *, workers: int = 1) -> dict[str, Any]:
         raise AssertionError(f"void: {peer.name}: {len(seen)} starts of {len({s[0] for s in seen})} jobs, of {peer.jobs}")
     rate = peer.jobs / (ended - min(start for _, _, start in seen))
     return {"rate": rate, "cpu_us": {name: round(seconds / peer.jobs * 1e6, 1) for name, seconds in cpu.items()}}
+
+
+async def latency(rig: Rig, peer: Peer, *, rate: float, n: int) -> dict[str, Any]:
+    """Milliseconds from before the call that enqueues a job to the start of its handler, in another process."""
+    _, env = await _loaded(rig, peer, 0)
+    worker = rig.run(peer.name, [*peer.command, "work"], env)
+    time.sleep(3)  # it starts
+    subprocess.run([*peer.command, "trickle", str(rate), str(n)], env=os.environ | env, check=True)
+    time.sleep(0.5)
+    rig.stop(worker)
+    seen = [row for row in rig.seen() if row[0] >= 0]
+    if not once(seen, n):
+        raise AssertionError(f"void: {peer.name}: {len(seen)} starts of {len({s[0] for s in seen})} jobs, of {n}")
+    return percentiles([start - called for _, called, start in seen])
+
+
+async def _loaded(rig: Rig, peer: Peer, jobs: int) -> tuple[str, dict[str, str]]:
+    """A database with the peer's schema and that many jobs: its DSN, and the environment of the peer's processes."""
+    dsn = await rig.database(schema=False)
+    parts = conninfo_to_dict(dsn)
+    url = f"postgresql:///{parts['dbname']}?host={parts['host']}&port={parts.get('port', 5432)}&user={parts.get('user', 'postgres')}"
+    env = {"PEER_DSN": url, "BENCH_DIR": str(rig.folder), "PEER_MODULES": str(CACHE / "graphile")}
+    subprocess.run([*peer.command, "load", str(jobs)], env=os.environ | env, check=True)
+    return dsn, env
 
 
 def _left(connection: Any, peer: Peer) -> int:

@@ -1,4 +1,4 @@
-"""pgqueuer with the settings that were found fastest: ``python pgqueuer_peer.py load N | work``."""
+"""pgqueuer with the settings that were found fastest: ``python pgqueuer_peer.py load N | work | trickle RATE N``."""
 
 import asyncio
 import json
@@ -28,6 +28,17 @@ async def load(n: int) -> None:
             await queries.enqueue(["noop"] * len(payloads), payloads, [0] * len(payloads))
 
 
+async def trickle(rate: float, n: int) -> None:
+    """Enqueue ``n`` jobs at ``rate`` a second, each with the time before its call; a second of others warms up before."""
+    async with asyncpg.create_pool(os.environ["PEER_DSN"], min_size=4, max_size=32) as pool, asyncio.TaskGroup() as sending:
+        queries = Queries(AsyncpgPoolDriver(pool))
+        began, warming = time.time() + 0.05, int(rate)
+        for k in range(n + warming):
+            await asyncio.sleep(max(0.0, began + k / rate - time.time()))
+            job = {"i": -1 - k if k < warming else k - warming, "t": time.time(), "p": "x" * 55}
+            sending.create_task(queries.enqueue(["noop"], [json.dumps(job).encode()], [0]))
+
+
 async def work() -> None:
     """Work until SIGTERM, then write down what was seen."""
     seen: list[tuple[int, float, float]] = []
@@ -51,4 +62,10 @@ async def work() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(work() if sys.argv[1] == "work" else load(int(sys.argv[2])))
+    command, *numbers = sys.argv[1:]
+    if command == "work":
+        uvloop.run(work())
+    elif command == "trickle":
+        uvloop.run(trickle(float(numbers[0]), int(numbers[1])))
+    else:
+        uvloop.run(load(int(numbers[0])))
