@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import psycopg
 from faults.checker import Absence, Evidence, Run, longest_holds
-from faults.cluster import API, API2, SCHEDULERS, WORKERS, Cluster, cluster
+from faults.cluster import API, API2, SCHEDULERS, WORKERS, Cluster, cluster, free_ports
 from faults.load import Client, connections
 from faults.nemesis import Nemesis
 from faults.scenario import Scenario
@@ -107,13 +107,17 @@ def _draw(dice: random.Random) -> tuple[str, dict[str, Any]]:
 
 async def soak(folder: Path, *, minutes: float, seed: str, rate: float) -> dict[str, Any]:
     """One round. What there is to tell; ``bad`` is empty when all holds."""
-    settings = {WORKERS[0]: {"TASKRUNNER_QUEUES": "default"}}  # poison is not for an elder
+    (door,) = free_ports(1)
+    settings = {
+        WORKERS[0]: {"TASKRUNNER_QUEUES": "default"},  # poison is not for an elder
+        SCHEDULERS[1]: {"TASKRUNNER_ROLES": "api,scheduler", "HTTP_PORT": str(door)},  # what is created here may be born claimed
+    }
     async with cluster(folder, None, proxied=True, apis=(API, API2), settings=settings) as town, asyncio.TaskGroup() as group:
         nemesis = Nemesis(town, seed, {*town.names} - {*ELDERS})
         keeping = group.create_task(town.revive(town.names, but=nemesis.down))
         row = Scenario("F40", town, group, [])
         row.longest_hold = LONGEST_HOLD
-        row.client = Client(town.url, "F40", others=[f"http://127.0.0.1:{town.ports[API2]}"])
+        row.client = Client(town.url, "F40", others=[f"http://127.0.0.1:{port}" for port in (town.ports[API2], door)])
         gauge = Gauge(town)
         began = time.monotonic()
         loading = group.create_task(load(row.client, random.Random(seed), rate, asyncio.get_running_loop().time() + minutes * 60))

@@ -9,6 +9,7 @@ import pytest
 from scheduler.workman import House, Workman
 
 from taskrunner.domain.task import NewTask
+from taskrunner.scheduler import dispatch
 from taskrunner.sdk.context import POSTGRES_EPOCH
 from taskrunner.store import queries
 from taskrunner.wire.columns import ID, longs, split
@@ -35,7 +36,8 @@ async def claimed_before(house: House) -> list[bool]:
     return [row[0] for row in rows]
 
 
-async def test_they_are_claimed_before_they_are_due_and_never_sent_before(house: House) -> None:
+async def test_they_are_claimed_before_they_are_due_and_never_sent_before(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "AHEAD", 0.1)  # so that a slow machine has the time to be wrong
     address, _ = await house.scheduler(lease=30)
     man = await house.workman(address, slots=100)
     begins = datetime.now(UTC) + timedelta(seconds=0.5)
@@ -43,7 +45,7 @@ async def test_they_are_claimed_before_they_are_due_and_never_sent_before(house:
     early = await early_by(man, 60)
     assert max(early) <= 0, early
     before = await claimed_before(house)
-    assert before.count(True) > 30, "a busy machine may be too late for some"
+    assert before.count(True) > 50, "a busy machine may be too late for some"
 
 
 async def test_those_of_one_moment_come_together(house: House) -> None:

@@ -11,6 +11,7 @@ from store.desk import Desk, T, opened
 
 from taskrunner.domain.lanes import Lanes, Mark, Serves, Took
 from taskrunner.domain.task import Lane
+from taskrunner.scheduler.delivery import Delivery
 from taskrunner.scheduler.dispatch import Dispatcher
 from taskrunner.scheduler.lookout import SHARE, Lookout
 from taskrunner.scheduler.roster import Roster, Session
@@ -29,7 +30,7 @@ def watching(desk: Desk, *, workers: int = 1) -> tuple[Lookout, Lanes, Dispatche
     roster, lanes = Roster(), Lanes()
     for _ in range(workers):
         roster.add(Session(id=uuid4(), stream=1, name="w", serves=SERVES, slots=10, prefetch=0))
-    dispatcher = Dispatcher(desk.claims, roster, lanes, undelivered=lambda _: None)
+    dispatcher = Dispatcher(desk.claims, desk.claims, roster, lanes, Delivery(roster, undelivered=lambda _: None))
     return Lookout(desk.looks, roster, lanes, dispatcher), lanes, dispatcher
 
 

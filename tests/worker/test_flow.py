@@ -24,7 +24,8 @@ async def nap(ctx: Context, payload: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "prefetch"), [(0, 0), (399, 0), (400, 8), (1_000, 16), (10_000, 256), (90_000, 2_048), (10_000_000, MOST)]
+    ("rate", "prefetch"),
+    [(0, 0), (399, 0), (400, 8), (1_000, 16), (10_000, 256), (17_000, 256), (30_000, 1_024), (50_000, 2_048), (10_000_000, MOST)],
 )
 def test_prefetch_follows_the_pace_in_powers_of_two(rate: float, prefetch: int) -> None:
     assert prefetch_for(rate) == prefetch

@@ -1,7 +1,7 @@
 """The direct way: a task that is created in a scheduler's own process goes to a worker with a free place at once, already claimed.
 
 One commit instead of two, no hint, and no claim after it. It is open only where it takes nothing from anybody: nothing else is due for
-these workers, no claim is on its way, and there is a place for each task. Otherwise tasks wait to be claimed, as they do everywhere else.
+these workers, and there is a place for each task that no claim on its way may fill. Otherwise tasks wait to be claimed, as everywhere else.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from time import monotonic
 from taskrunner.domain.errors import OutcomeUnknown
 from taskrunner.domain.lanes import Lanes
 from taskrunner.domain.task import Created, Lane, NewTask
+from taskrunner.scheduler.delivery import Delivery
 from taskrunner.scheduler.dispatch import Dispatcher
 from taskrunner.scheduler.roster import Roster, Session
 from taskrunner.store.claims import Seat
@@ -21,12 +22,13 @@ from taskrunner.store.tasks import Store
 class Direct:
     """Creates tasks for places that the dispatcher does not need just now."""
 
-    def __init__(self, store: Store, roster: Roster, lanes: Lanes, dispatcher: Dispatcher) -> None:
+    def __init__(self, store: Store, roster: Roster, lanes: Lanes, dispatcher: Dispatcher, delivery: Delivery) -> None:
         self._store = store
         self._creates = DirectCreates(store.pool, store.meter)
         self._roster = roster
         self._lanes = lanes
         self._dispatcher = dispatcher
+        self._delivery = delivery
 
     async def create(self, tasks: Sequence[NewTask]) -> list[Created] | None:
         """As ``Store.create``, and each task is on its way to a worker. None when there is no place for all: then nothing is done."""
@@ -46,7 +48,7 @@ class Direct:
                 for session in {*sessions}:
                     session.dismiss("a claim for it may be lost")
             raise
-        self._dispatcher.deliver(claimed, began)
+        self._delivery.send(claimed, began)
         if waiting:
             self._leave([sessions[n] for n in waiting])
             self._store.hint([tasks[n] for n in waiting], [created[n] for n in waiting])
@@ -54,7 +56,7 @@ class Direct:
 
     def _sessions(self, tasks: Sequence[NewTask]) -> list[Session] | None:
         """One for each task; None when not all of them can be had."""
-        if not self._dispatcher.at_rest or any(task.run_at or task.delay or task.expires_at for task in tasks):
+        if self._dispatcher.stopped or any(task.run_at or task.delay or task.expires_at for task in tasks):
             return None
         now = monotonic()
         lanes = {Lane(task.queue, task.task_type, task.priority) for task in tasks}

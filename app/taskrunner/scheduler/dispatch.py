@@ -1,22 +1,21 @@
 """The dispatcher: claims due tasks for free places, and sleeps until the next one is due."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from itertools import product
-from math import ceil
 from time import monotonic
 from typing import TypeVar
 
 import structlog
 
 from taskrunner.domain.errors import OutcomeUnknown, TaskrunnerError
-from taskrunner.domain.lanes import BATCH, BATCH_BYTES, Lanes, Serves, Took
+from taskrunner.domain.lanes import BATCH, Lanes, Pick, Serves, Took
 from taskrunner.domain.task import Back, Lane
-from taskrunner.scheduler.roster import Roster
+from taskrunner.scheduler.delivery import Delivery
+from taskrunner.scheduler.roster import Roster, Session
 from taskrunner.store.claims import Claimed, Claims, Seat
 from taskrunner.store.notify import Hint
-from taskrunner.wire.pb.taskrunner.v1 import SchedulerMessage, Tasks
 
 log = structlog.get_logger()
 SHY, SHYEST = 0.005, 0.1  # seconds before suspects are asked for again, when nobody may have one: twice as long each time
@@ -27,17 +26,20 @@ R = TypeVar("R")
 
 
 class Dispatcher:
-    """One loop, one claim at a time. Whatever may have made something claimable, or a place free, wakes it."""
+    """One loop, one claim at a time: whatever may have made something claimable, or a place free, wakes it. And a second one beside it, for
+    what a single lane has in plenty: while the first claim is being committed the database works on the next.
+    """
 
-    def __init__(self, claims: Claims, roster: Roster, lanes: Lanes, *, undelivered: Callable[[Claimed], None]) -> None:
+    def __init__(self, claims: Claims, second: Claims, roster: Roster, lanes: Lanes, delivery: Delivery) -> None:
         self._claims = claims
+        self._second = second
         self._roster = roster
         self._lanes = lanes
-        self._undelivered = undelivered
+        self._delivery = delivery
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._stopped = False
-        self._claiming = False
+        self.stopped = False
+        self._begun = asyncio.Event()  # a claim is on its way
         self._ahead_until = 0.0  # what is due until then was claimed ahead
         self._suspects: dict[str, float] = {}
         self._shy, self._shy_until, self._deferred = 0.0, 0.0, False
@@ -72,14 +74,9 @@ class Dispatcher:
         elif self._suspects:
             self._wake.set()
 
-    @property
-    def at_rest(self) -> bool:
-        """No claim is on its way, and there would be one if something were due."""
-        return not (self._claiming or self._stopped)
-
     def stop(self) -> None:
         """Claim nothing more."""
-        self._stopped = True
+        self.stopped = True
 
     async def run(self) -> None:
         """Dispatch, for ever."""
@@ -118,33 +115,70 @@ class Dispatcher:
         await self._claim_suspects()  # first: they would find no place behind a backlog
         last: tuple[list[Claimed], float] = [], 0.0  # what was claimed and is not delivered yet, and when that began
         progress = True
-        while progress and not self._stopped:
+        while progress and not self.stopped:
             progress = False
             for serves, sessions in self._roster.classes().items():
                 ahead = self._ahead(serves)
                 if ahead is None:
                     continue  # before anything is done for each of its sessions
-                seats = self._roster.seats(sessions)
-                free = min(sum(seat.free for seat in seats), BATCH)
+                seats, free = self._seats(sessions)
                 picks = self._lanes.choose(serves, free, monotonic(), ahead=ahead) if free else []
                 if not picks:
                     continue
                 claimed_at = monotonic()
-                self._loop.call_soon(self.deliver, *last)  # while the database looks for more
-                claimed, took = await self._sure(seats, self._claims.claim(picks, seats, ahead=ahead))
-                n = sum(one.n for one in claimed)
-                self._lanes.claimed(picks, took, full=n >= free, now=claimed_at)
-                last = self._counted(claimed), claimed_at
+                self._loop.call_soon(self._delivery.send, *last)  # while the database looks for more
+                self._begun.set()
+                claimed, took = await self._claim(self._claims, picks, seats, free, ahead=ahead)
+                last = claimed, claimed_at
                 if ahead:
                     self._ahead_until = claimed_at + ahead
                     await self._keep(*last, took)
                     last = [], 0.0
                 progress = True
             if not progress:
-                await self._deliver_now(*last)
+                await self._send_now(*last)
                 last = [], 0.0
                 progress = await self._peek()
-        self.deliver(*last)
+        self._delivery.send(*last)
+
+    async def run_second(self) -> None:
+        """Claim beside the other loop's claims, for ever. What a claim holds is skipped by the other, and its places are taken."""
+        while True:
+            await self._begun.wait()
+            self._begun.clear()
+            try:
+                while await self._round_beside():
+                    pass
+            except TaskrunnerError as error:
+                log.warning("claiming failed", error=str(error))
+
+    async def _round_beside(self) -> bool:
+        """One claim for each class of sessions that has room for a whole batch of a single lane; whether there was any."""
+        progress = False
+        for serves, sessions in self._roster.classes().items():
+            if self.stopped or not self._lanes.due(serves, monotonic()):
+                continue
+            seats, free = self._seats(sessions)
+            picks = self._lanes.choose(serves, free, monotonic()) if free == BATCH else []
+            if len(picks) == 1:  # several would share, and take turns
+                claimed_at = monotonic()
+                claimed, _ = await self._claim(self._second, picks, seats, free)
+                self._delivery.send(claimed, claimed_at)
+                progress = True
+        return progress
+
+    def _seats(self, sessions: Sequence[Session]) -> tuple[list[Seat], int]:
+        """Free places there, and how many a claim may fill."""
+        seats = self._roster.seats(sessions)
+        return seats, min(sum(seat.free for seat in seats), BATCH)
+
+    async def _claim(
+        self, claims: Claims, picks: list[Pick], seats: list[Seat], free: int, *, ahead: float = 0.0
+    ) -> tuple[list[Claimed], Mapping[Lane, Took]]:
+        began = monotonic()
+        claimed, took = await self._sure(seats, claims.claim(picks, seats, ahead=ahead))
+        self._lanes.claimed(picks, took, full=sum(one.n for one in claimed) >= free, now=began)
+        return self._counted(claimed), took
 
     def _ahead(self, serves: Serves) -> float | None:
         """How many seconds ahead to claim: none when something is due, and None when nothing will be for a while."""
@@ -163,25 +197,17 @@ class Dispatcher:
         early = AHEAD + TOGETHER  # at most
         with suppress(TaskrunnerError):  # by now they are claimed: they must go out, rather late than never
             early = (max(one.mark.run_at for one in took.values()) - await self._claims.clock()).total_seconds()
-        self._deliver_at(monotonic() + early, claimed, claimed_at)
-
-    def _deliver_at(self, when: float, claimed: list[Claimed], claimed_at: float) -> None:
-        """Never before that: a timer of uvloop counts whole milliseconds, and may be early."""
-        early = when - monotonic()
-        if early > 0:
-            self._loop.call_later(ceil(early * 1000) / 1000, self._deliver_at, when, claimed, claimed_at)
-        else:
-            self.deliver(claimed, claimed_at)
+        self._delivery.send_at(monotonic() + early, claimed, claimed_at)
 
     async def _peek(self) -> bool:
-        """Ask when the lanes that were found empty are due next; whether one of them is due by now."""
+        """Ask when the lanes that were found empty are due next; whether one of them is due by now, or will be in a moment."""
         asked = self._lanes.to_peek()
         if not asked:
             return False
         due = False
         for lane, due_in in await self._claims.peek(asked):
             now = monotonic()
-            due |= self._lanes.peeked(lane, now + due_in, now)
+            due |= self._lanes.peeked(lane, now + due_in, now) or 0 < due_in <= AHEAD
         return due
 
     async def _claim_suspects(self) -> None:
@@ -189,7 +215,7 @@ class Dispatcher:
         now, gates = monotonic(), self._lanes.gates
         due = {name for name, due_at in self._suspects.items() if due_at <= now and gates.types.get(name, 0.0) <= now}
         self._deferred = bool(due) and now < self._shy_until
-        if not due or self._deferred or self._stopped:
+        if not due or self._deferred or self.stopped:
             return
         closed = [queue for queue, until in gates.queues.items() if until > now]
         n = 0
@@ -199,7 +225,7 @@ class Dispatcher:
             if wanted.defaults and seats:
                 claimed_at = monotonic()
                 claimed = await self._sure(seats, self._claims.claim_suspects(wanted, seats, alone=alone, closed=closed))
-                await self._deliver_now(self._counted(claimed), claimed_at)
+                await self._send_now(self._counted(claimed), claimed_at)
                 n += len(claimed)
         self._shy = 0.0 if n else min(SHYEST, 2 * self._shy + SHY)
         self._shy_until = now + self._shy
@@ -210,7 +236,7 @@ class Dispatcher:
         When there is none, it may be committed all the same, for workers that will never hear of it: they say Hello again, and what they
         do not name is taken back.
         """
-        self._claiming = True
+        self._reserve(seats, 1)
         try:
             return await claim
         except OutcomeUnknown:
@@ -220,7 +246,14 @@ class Dispatcher:
                     session.dismiss("a claim for it may be lost")
             raise
         finally:
-            self._claiming = False
+            self._reserve(seats, -1)
+
+    def _reserve(self, seats: list[Seat], sign: int) -> None:
+        """While a claim is on its way, nobody else gives away the places that it may fill."""
+        for seat in seats:
+            session = self._roster.get(seat.session)
+            if session is not None and session.stream == seat.stream:
+                session.outstanding += sign * seat.free
 
     def _counted(self, claimed: list[Claimed]) -> list[Claimed]:
         """The same; from now on they take up places."""
@@ -230,32 +263,7 @@ class Dispatcher:
                 session.outstanding += one.n
         return claimed
 
-    async def _deliver_now(self, claimed: list[Claimed], claimed_at: float) -> None:
-        self.deliver(claimed, claimed_at)
+    async def _send_now(self, claimed: list[Claimed], claimed_at: float) -> None:
+        self._delivery.send(claimed, claimed_at)
         if claimed:
             await asyncio.sleep(0)  # the writers first: it is on its way before the next question is asked
-
-    def deliver(self, claimed: list[Claimed], claimed_at: float) -> None:
-        """Send what was claimed, by a statement that began ``claimed_at``, to whom it was claimed for."""
-        for one in (part for whole in claimed for part in whole.parts(BATCH_BYTES)):
-            session = self._roster.get(one.session)
-            if session is None or session.stream != one.stream:
-                self._undelivered(one)  # its stream broke meanwhile
-                continue
-            session.send(SchedulerMessage(tasks=_message(one)), one, claimed_at)
-
-
-def _message(claimed: Claimed) -> Tasks:
-    return Tasks(
-        task_type=claimed.task_type,
-        queue=claimed.queue,
-        ids=claimed.ids,
-        epochs=claimed.epochs,
-        attempts=claimed.attempts,
-        max_attempts=claimed.max_attempts,
-        timeouts=claimed.timeouts,
-        run_ats=claimed.run_ats,
-        payloads=claimed.payloads,
-        backoffs=claimed.backoffs,
-        traceparents=claimed.traceparents,
-    )

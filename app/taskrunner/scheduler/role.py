@@ -13,6 +13,7 @@ from taskrunner.domain.errors import ConfigurationError, TaskrunnerError, Unavai
 from taskrunner.domain.lanes import Lanes
 from taskrunner.domain.task import Back
 from taskrunner.kit.loops import every
+from taskrunner.scheduler.delivery import Delivery
 from taskrunner.scheduler.direct import Direct
 from taskrunner.scheduler.dispatch import Dispatcher
 from taskrunner.scheduler.gatekeeper import Gatekeeper
@@ -111,7 +112,7 @@ class Office:
         self._store = store
         self._grace = settings.grace
         pool = store.pool
-        self._lines = {name: Line(pool, setup=PLANS) for name in ("claim", "look", "settle", "control")}
+        self._lines = {name: Line(pool, setup=PLANS) for name in ("claim", "second claim", "look", "settle", "control")}
         self._listening = Line(pool, setup="set statement_timeout = 0")
         self._look_now = asyncio.Event()
         self._gates_now = asyncio.Event()
@@ -119,7 +120,9 @@ class Office:
         self.roster = roster
         sessions = Sessions(self._lines["control"], store.meter)
         self.leases = Leases(sessions, roster, settings, back=self._came_back)
-        self.dispatcher = Dispatcher(Claims(self._lines["claim"], store.meter), roster, lanes, undelivered=self.leases.undelivered)
+        first, second = (Claims(self._lines[name], store.meter) for name in ("claim", "second claim"))
+        delivery = Delivery(roster, undelivered=self.leases.undelivered)
+        self.dispatcher = Dispatcher(first, second, roster, lanes, delivery)
         self.lookout = Lookout(Looks(self._lines["look"]), roster, lanes, self.dispatcher)
         self.gatekeeper = Gatekeeper(Gates(store), lanes, self.dispatcher)
         self.settler = Settler(Settling(self._lines["settle"], store.meter), committed=self.dispatcher.settled, told=store.settled)
@@ -130,7 +133,7 @@ class Office:
         self.health = ServiceStatus()
         self.health.set(True)
         store.hints.subscribe(self.heard)
-        store.direct = Direct(store, roster, lanes, self.dispatcher).create
+        store.direct = Direct(store, roster, lanes, self.dispatcher, delivery).create
 
     def heard(self, hint: notify.Hint) -> None:
         """Somebody says that there is something to do."""
@@ -152,6 +155,7 @@ class Office:
         """Start every loop. One that dies ends the process: a loop that cannot go on must not look alive."""
         loops = {
             "dispatcher": self.dispatcher.run(),
+            "second dispatcher": self.dispatcher.run_second(),
             "settler": self.settler.run(),
             "lease renewal": self.leases.renew(),
             "lease watch": self.leases.watch(),

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 
+from taskrunner.domain.lanes import BATCH
 from taskrunner.worker.execute import Executor
 from taskrunner.worker.outbox import Outbox
 
@@ -19,7 +20,7 @@ PATIENCE = 2.0  # seconds that a prefetched task may wait for a slot
 AHEAD = 0.02  # seconds of work to have at hand
 MOST = 4_000
 SHOWING = 50  # tasks worked off in one go, from nothing at hand to nothing at hand, that show a pace
-SPRINT = 1_024  # most that these make it ask for: one claim at hand and one on its way
+SPRINT = 2_048  # most that these make it ask for: two claims on their way, and two at hand
 STALE = 0.1  # seconds after which that pace is forgotten, waiting or at work
 
 
@@ -80,6 +81,10 @@ class Flow:
 
 
 def prefetch_for(rate: float) -> int:
-    """Tasks to have at hand for a worker that finishes ``rate`` a second: a power of two, so that it seldom changes."""
+    """Tasks to have at hand for a worker that finishes ``rate`` a second: a power of two, so that it seldom changes.
+
+    Where that is more than a claim brings, as much again is to be on its way, by two claims at once.
+    """
     wanted = rate * AHEAD
-    return 0 if wanted < 8 else min(MOST, int(2 ** round(math.log2(wanted))))
+    prefetch = 0 if wanted < 8 else int(2 ** round(math.log2(wanted)))
+    return min(MOST, 2 * prefetch if prefetch > BATCH else prefetch)

@@ -1,0 +1,69 @@
+"""Two claims on their way at once, from one lane."""
+
+import asyncio
+
+import pytest
+from scheduler.workman import House, Workman
+from scheduler.workman import until as until_true
+
+from taskrunner.domain.task import NewTask
+from taskrunner.wire.columns import ID, split
+
+# The first claim that comes lies still, with its rows locked; others pass.
+HELD_UP = """
+create sequence claims_seen;
+create function hold_up() returns trigger language plpgsql as $$
+begin if nextval('claims_seen') = 1 then perform pg_sleep(30); end if; return null; end $$;
+create trigger hold_up before update on tasks_live for each statement execute function hold_up()
+"""
+SLEEPING = "select pid from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
+
+
+async def heard(man: Workman, seconds: float) -> list[bytes]:
+    """The ids of all tasks that come within that time."""
+    ids: list[bytes] = []
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                ids += split((await man.hear_a("tasks")).ids, ID)
+    return ids
+
+
+async def sleeping(house: House) -> bool:
+    async with house.store.pool.connection() as connection:
+        return await (await connection.execute(SLEEPING)).fetchone() is not None
+
+
+async def test_together_they_fill_the_places_that_there_are_and_no_more(house: House) -> None:
+    await house.store.create([NewTask(task_type="t", payload="1") for _ in range(2_000)])
+    address, _ = await house.scheduler(lease=30)
+    man = await house.workman(address, slots=10, prefetch=500)
+    ids = await heard(man, 1.5)
+    assert len(ids) == len({*ids}) <= 510, "places were given away twice"
+    assert len(ids) >= 500
+
+
+async def test_while_one_is_held_up_the_other_goes_on_and_what_the_first_held_is_not_lost(house: House) -> None:
+    await house.store.create([NewTask(task_type="t", payload="1") for _ in range(1_000)])
+    async with house.store.pool.connection() as connection:
+        await connection.execute(HELD_UP)
+    address, _ = await house.scheduler(lease=30)
+    man = await house.workman(address, slots=10, prefetch=2_000)
+    async with asyncio.timeout(10):
+        first = split((await man.hear_a("tasks")).ids, ID)
+    assert len(first) == 500
+    assert await sleeping(house), "the claim that came first is still on its way"
+    async with house.store.pool.connection() as connection:
+        await connection.execute(f"select pg_terminate_backend(pid) from ({SLEEPING}) s")
+    await until_true(lambda: gone_out(house))
+    man.cut("work")  # its scheduler said goodbye, since nobody knows what became of that claim
+    await man.connect(address, ids=b"".join(first), epochs=(1).to_bytes(8, "big") * 500)
+    rest: list[bytes] = []
+    async with asyncio.timeout(10):
+        while len(rest) < 500:
+            rest += split((await man.hear_a("tasks")).ids, ID)
+    assert len({*first, *rest}) == 1_000
+
+
+async def gone_out(house: House) -> bool:
+    return not await sleeping(house)
