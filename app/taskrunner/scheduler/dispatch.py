@@ -93,10 +93,10 @@ class Dispatcher:
                 timer = self._loop.call_later(0.2, self._wake.set)
                 continue
             due_at = self._next_due()
-            delay = None if due_at is None else max(0.0, self._ahead_of(due_at) - monotonic())
+            delay = None if due_at is None else max(0.0, self._wake_at(due_at) - monotonic())
             timer = None if delay is None else self._loop.call_later(delay + ROUNDING, self._wake.set)
 
-    def _ahead_of(self, due_at: float) -> float:
+    def _wake_at(self, due_at: float) -> float:
         """When to wake for what is due then: a little before, unless that was in vain."""
         early = due_at - AHEAD
         return early if due_at > self._ahead_until and early > monotonic() else due_at
@@ -151,6 +151,7 @@ class Dispatcher:
                     pass
             except TaskrunnerError as error:
                 log.warning("claiming failed", error=str(error))
+            self._wake.set()  # places that were kept may be free again, and a lane may be at its end
 
     async def _round_beside(self) -> bool:
         """One claim for each class of sessions that has room for a whole batch of a single lane; whether there was any."""
