@@ -12,6 +12,7 @@ from store.desk import Desk, Held, pairs
 
 from taskrunner.domain.lanes import BEGINNING, Mark
 from taskrunner.domain.task import NewTask
+from taskrunner.store.direct import DirectCreates, Place
 from taskrunner.store.settling import COMPLETED
 
 BATCH, BATCHES = 500, 6
@@ -82,6 +83,22 @@ async def test_creating_claiming_and_settling_stay_within_their_budget(desk: Des
     assert least["settle"]["wal_bytes"] < 540, least  # 434
     assert least["claim"]["buffers"] < 14, least  # 10.9
     assert least["settle"]["buffers"] < 12.5, least  # 9.8
+
+
+async def test_what_is_born_claimed_costs_less_than_a_create_and_a_claim(desk: Desk) -> None:
+    """In bytes of WAL and in buffers a task."""
+    seat = await desk.worker()
+    direct = DirectCreates(desk.store.pool, desk.store.meter)
+    tasks, places = [NewTask(task_type="t", payload=PAYLOAD)] * BATCH, [Place(seat.session, seat.stream, 5, 300.0)] * BATCH
+    spents = []
+    for _ in range(BATCHES):
+        async with measured(desk) as spent:
+            inserted = await direct.insert(tasks, places)
+        assert not inserted.waiting
+        spents.append(spent)
+    least = {field: min(getattr(one, field) for one in spents) / BATCH for field in ("wal_bytes", "buffers")}
+    assert least["buffers"] < 6, least  # 4.1
+    assert least["wal_bytes"] < 560, least  # 460; a create and a claim have 1,013
 
 
 async def test_copying_many_costs_less_than_inserting_them(desk: Desk) -> None:
