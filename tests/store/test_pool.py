@@ -8,7 +8,7 @@ import pytest
 from store.desk import Desk
 
 from taskrunner.domain.errors import ConfigurationError, OutcomeUnknown, Unavailable
-from taskrunner.store.pool import Connection, Line, open_pool
+from taskrunner.store.pool import FRESH, Connection, Line, open_pool
 
 
 async def pid(connection: Connection) -> int:
@@ -89,6 +89,17 @@ async def test_a_loop_that_is_cancelled_while_it_gets_its_connection_ends(desk: 
     for connection in taken:
         await pool.putconn(connection)
     assert done
+
+
+@pytest.mark.parametrize("traces", [False, True])
+async def test_a_connection_that_nobody_used_for_a_while_is_asked_and_given(dsn: str, traces: bool) -> None:
+    """The question is an empty statement, which makes no span."""
+    async with open_pool(dsn, traces=traces) as pool:
+        async with pool.connection() as first:
+            await first.execute(" ")
+        await asyncio.sleep(FRESH + 0.1)
+        async with pool.connection(timeout=0.9) as second:  # after one that fails to answer the pool rests for a second
+            assert await pid(second)
 
 
 async def test_a_dsn_that_cannot_be_read_is_told_at_once() -> None:

@@ -27,7 +27,6 @@ async def api_of(process: Process) -> str:
 
 async def make(api: str, task_type: str, **more: Any) -> dict[str, Any]:
     """Create it in the caller's trace, and wait until it is finished."""
-    await until(lambda: is_open(api), within=20, what="its door")  # a busy machine may be slow to connect to the database
     async with aiohttp.ClientSession(api, headers={"traceparent": PARENT}) as session:
         async with session.post("/api/tasks", json={"task_type": task_type, **more}) as answer:
             assert answer.status == 201
@@ -35,11 +34,6 @@ async def make(api: str, task_type: str, **more: Any) -> dict[str, Any]:
         async with session.get(f"/api/tasks/{made['id']}", params={"wait": "20"}) as answer:
             found: dict[str, Any] = await answer.json()
             return found
-
-
-async def is_open(api: str) -> bool:
-    async with aiohttp.ClientSession() as session, session.get(f"{api}/readyz") as answer:
-        return answer.status == 200
 
 
 async def ended(process: Process) -> float:

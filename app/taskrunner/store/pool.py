@@ -88,6 +88,7 @@ async def open_pool(dsn: str, *, traces: bool = False, shared: bool = False) -> 
 
     async def greet(connection: Connection) -> None:
         columns.register(connection.adapters)
+        await _note_use(connection)
         if shared:
             connection.prepare_threshold = None
         else:

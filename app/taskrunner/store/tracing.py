@@ -16,6 +16,8 @@ def traced_cursor(tracer: Tracer) -> type[AsyncCursor[Any]]:
 
     class TracedCursor(AsyncCursor[Any]):
         async def execute(self, query: Any, params: Any = None, **more: Any) -> Self:
+            if not query:  # the pool asks whether the connection is still there
+                return await super().execute(query, params, **more)
             began = time_ns()
             try:
                 await super().execute(query, params, **more)
@@ -27,7 +29,7 @@ def traced_cursor(tracer: Tracer) -> type[AsyncCursor[Any]]:
 
         def _note(self, query: Any, began: int, error: BaseException | None) -> None:
             known = ours.get(query) if isinstance(query, str) else None
-            name = known.name if known else str(query).split(None, 1)[0].lower()
+            name = known.name if known else next(iter(str(query).lower().split(None, 1)), "statement")
             moved = known is not None and bool(known.moves) and (error is not None or self.rowcount > 0)
             tracer.note(name, self._words(name), began=began, alone=moved, error=error)
 
