@@ -221,8 +221,13 @@ def longest_holds(changes: Sequence[Change]) -> dict[str, float]:
     return longest
 
 
+def born_claimed(change: Change) -> bool:
+    """Whether the task was created for a worker that had a place."""
+    return change.leaf == "live" and change.op == "INSERT" and change.status == "QUEUED"
+
+
 def _claims(change: Change) -> bool:
-    return change.leaf == "live" and change.op == "UPDATE" and change.status == "QUEUED"
+    return born_claimed(change) or (change.leaf == "live" and change.op == "UPDATE" and change.status == "QUEUED")
 
 
 def _by_task(changes: Sequence[Change]) -> dict[str, list[Change]]:

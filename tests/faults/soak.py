@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 import psycopg
-from faults.checker import Absence, Evidence, Run, longest_holds
+from faults.checker import Absence, Evidence, Run, born_claimed, longest_holds
 from faults.cluster import API, API2, SCHEDULERS, WORKERS, Cluster, cluster, free_ports
 from faults.load import Client, connections
 from faults.nemesis import Nemesis
@@ -81,12 +81,16 @@ def _slope(points: list[tuple[float, float]]) -> float:
 
 
 async def load(client: Client, dice: random.Random, rate: float, until: float) -> None:
-    """So many tasks a second, most of them short, some of them nasty; each is sent until it is acknowledged."""
+    """So many tasks a second, most of them short, some of them nasty. Half of them are sent until they are acknowledged; the others once, and
+    without a key, so that they may be born claimed.
+    """
     loop = asyncio.get_running_loop()
     async with connections() as session, asyncio.TaskGroup() as group:
         while loop.time() < until:
             task_type, payload = _draw(dice)
-            group.create_task(client.insist(session, task_type, patience=PATIENCE, **payload))
+            once = dice.random() < 0.5
+            send = client.post(session, task_type, **payload) if once else client.insist(session, task_type, patience=PATIENCE, **payload)
+            group.create_task(send)
             await asyncio.sleep(dice.expovariate(rate))
 
 
@@ -192,6 +196,7 @@ def _tale(seen: Evidence, client: Client, gauge: Gauge, warm: dict[str, Any], ca
         "unknown": len(client.unknown),
         "refused": len(client.refused),
         "sent_again": client.repeated,
+        "born_claimed": sum(map(born_claimed, seen.changes)),
         "by_status": dict(Counter(row.status for row in seen.rows)),
         "innocent_and_given_up": sum(row.task_type != "poison" and (row.error or "").startswith("given up") for row in seen.rows),
         "failed": dict(Counter((row.error or "")[:60] for row in seen.rows if row.status == "FAILED")),

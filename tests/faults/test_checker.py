@@ -37,6 +37,15 @@ def test_nothing_is_wrong_with_a_task_that_ran_again_after_its_worker_was_cut_of
     assert sound().violations() == []
 
 
+def test_a_task_that_was_born_claimed_was_claimed_once() -> None:
+    seen = sound()
+    born = Change(at=1, leaf="live", op="INSERT", task="t", epoch=1, attempt=1, status="QUEUED", holder=7)
+    seen.changes = [born, *seen.changes[2:]]
+    assert seen.violations() == []
+    seen.runs.append(replace(seen.runs[0], start=1.2))
+    assert "I3" in found(seen)
+
+
 @pytest.mark.parametrize("status", ["RUNNING", "PENDING", "QUEUED"])
 def test_i1_a_task_that_does_not_end(status: str) -> None:
     seen = sound()

@@ -1,6 +1,7 @@
 """Two claims on their way at once, from one lane."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from scheduler.workman import House, Workman
@@ -8,13 +9,14 @@ from scheduler.workman import until as until_true
 
 from taskrunner.domain.task import NewTask
 from taskrunner.scheduler import role
+from taskrunner.store.claims import Claims
 from taskrunner.wire.columns import ID, split
 
-# The claim of that number lies still for so many seconds, with its rows locked; others pass.
+# The first claim lies still for half a minute, with its rows locked; others pass.
 HELD_UP = """
 create sequence claims_seen;
 create function hold_up() returns trigger language plpgsql as $$
-begin if nextval('claims_seen') = {claim} then perform pg_sleep({seconds}); end if; return null; end $$;
+begin if nextval('claims_seen') = 1 then perform pg_sleep(30); end if; return null; end $$;
 create trigger hold_up before update on tasks_live for each statement execute function hold_up()
 """
 SLEEPING = "select pid from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
@@ -47,7 +49,7 @@ async def test_together_they_fill_the_places_that_there_are_and_no_more(house: H
 async def test_while_one_is_held_up_the_other_goes_on_and_what_the_first_held_is_not_lost(house: House) -> None:
     await house.store.create([NewTask(task_type="t", payload="1") for _ in range(1_000)])
     async with house.store.pool.connection() as connection:
-        await connection.execute(HELD_UP.format(claim=1, seconds=30))
+        await connection.execute(HELD_UP)
     address, _ = await house.scheduler(lease=30)
     man = await house.workman(address, slots=10, prefetch=2_000)
     async with asyncio.timeout(10):
@@ -67,15 +69,27 @@ async def test_while_one_is_held_up_the_other_goes_on_and_what_the_first_held_is
 
 
 async def test_a_lane_that_it_finds_empty_is_asked_when_it_is_due_next(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the other loop sleeps by then, since both claims together took all places."""
     monkeypatch.setattr(role, "PERIOD", 60.0)  # nobody else looks
-    async with house.store.pool.connection() as connection:
-        await connection.execute(HELD_UP.format(claim=2, seconds=0.5))
+    claim, first, over = Claims.claim, list[Claims](), asyncio.Event()
+
+    async def second_comes_late(self: Claims, *asked: Any, **more: Any) -> Any:
+        first.append(self)
+        if self is not first[0]:
+            await over.wait()
+            await asyncio.sleep(0.2)
+        took = await claim(self, *asked, **more)
+        over.set()
+        return took
+
+    monkeypatch.setattr(Claims, "claim", second_comes_late)
     address, _ = await house.scheduler(lease=30)
-    man = await house.workman(address, slots=10, prefetch=1_000)
+    man = await house.workman(address, slots=10, prefetch=990)
     later = NewTask(task_type="t", payload="2", delay=1.5)
     await house.store.create([*[NewTask(task_type="t", payload="1") for _ in range(500)], later])
     ids = await heard(man, 3)
     assert len(ids) == 501
+    assert len({*map(id, first)}) == 2, "both claimed"
 
 
 async def gone_out(house: House) -> bool:
