@@ -73,6 +73,22 @@ async def test_the_overview_says_how_it_goes(page: Page) -> None:
     await expect(page.get_by_role("img", name="Throughput in the last 24 hours")).to_be_visible()
 
 
+AXIS = """async (most) => {
+  const [{ columns }, { compact }] = await Promise.all([import("/ui/chart.js"), import("/ui/format.js")]);
+  const series = [{ key: "n", name: "n", kind: "running" }];
+  const chart = columns({ points: [{ at: "2026-01-01T00:00:00Z", n: most }], series, show: compact, width: 400, height: 200, label: "n" });
+  return [...chart.querySelectorAll("text[text-anchor=end]")].map((text) => text.textContent);
+}"""
+
+
+async def test_an_axis_says_how_much_its_rules_stand_for(page: Page) -> None:
+    """Half of one task is not one task."""
+    await show(page, "overview")
+    for most in (0, 1, 3, 5, 12, 25, 99, 101, 2_500):
+        half, top = (int(word.replace(",", "")) for word in await page.evaluate(AXIS, most))
+        assert top == 2 * half >= most
+
+
 async def test_markup_is_text_wherever_a_task_may_say_something(page: Page, shop: Town) -> None:
     word = MARKUP[:100]
     good = await shop.create("hostile", payload={"markup": MARKUP}, queue=word, tags=[word], metadata={"k": MARKUP}, unique_key=MARKUP)

@@ -9,10 +9,10 @@ const BOTTOM = 22;
 const LEFT = 46;
 const RIGHT = 8;
 
-function niceTop(value) {
-  if (!(value > 0)) return 1;
-  const size = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 2.5, 5, 10].map((one) => one * size).find((one) => one >= value) ?? 10 * size;
+// The top of an axis of counts: round, and so is its half, which is written, too.
+function niceTop(count) {
+  const size = 10 ** Math.floor(Math.log10(Math.max(1, count)));
+  return [1, 2, 4, 6, 8, 10].map((one) => one * size).find((one) => one >= count && one % 2 === 0);
 }
 
 function frame({ points, width, height, label, series, show, tip }) {
