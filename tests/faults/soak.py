@@ -81,8 +81,8 @@ def _slope(points: list[tuple[float, float]]) -> float:
 
 
 async def load(client: Client, dice: random.Random, rate: float, until: float) -> None:
-    """So many tasks a second, most of them short, some of them nasty. Half of them are sent until they are acknowledged; the others once, and
-    without a key, so that they may be born claimed.
+    """So many tasks a second, most of them short, some of them nasty. Half of them are sent until they are acknowledged; the others once
+    and without a key, so that they may be born claimed.
     """
     loop = asyncio.get_running_loop()
     async with connections() as session, asyncio.TaskGroup() as group:
