@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +19,24 @@ from taskrunner.store.embedded import Embedded, embedded_postgres
 
 # A test database may vanish with the machine: only its speed counts.
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
+MEMORY, ROOM = Path("/dev/shm"), 6 << 30  # bytes
+SERVER = "TASKRUNNER_TEST_SERVER"  # the folder of a server that others may share
+
+
+def in_memory() -> Path | None:
+    """Where files are in memory, if there is room: a database is 300 files, and each test makes one. A disk needs ten times as long."""
+    return MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the folder of this run's server, for its workers, too."""
+    if SERVER in os.environ or (memory := in_memory()) is None:
+        return
+    folder = Path(tempfile.mkdtemp(dir=memory, prefix="taskrunner-tests-"))
+    folder.chmod(0o755)  # the server is an ordinary user's
+    os.environ[SERVER] = str(folder)
+    config.add_cleanup(lambda: os.environ.pop(SERVER))
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")
@@ -28,13 +48,11 @@ def postgres_bin() -> Path | None:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory, postgres_bin: Path | None) -> AsyncIterator[Embedded]:
-    """The server of this run. The workers of pytest-xdist share one, as any processes with the same folder do; TASKRUNNER_TEST_SERVER
-    names the folder of one that outlives the run.
-    """
+    """The server of this run. The workers of pytest-xdist share one, as any processes with the same folder do."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    folder = Path(os.environ.get("TASKRUNNER_TEST_SERVER", folder))
+    folder = Path(os.environ.get(SERVER, folder))
     async with embedded_postgres(folder / "postgres", options=FAST, binaries=postgres_bin) as server:
         yield server
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
-from conftest import FAST
+from conftest import FAST, SERVER, in_memory
 from mutants.mutant import ROOT, Mutant, StaleError, mutants
 
 from taskrunner.store.embedded import embedded_postgres
@@ -57,7 +57,7 @@ async def pytest(tree: Path, tests: Sequence[str]) -> Seen:
     report = tree / "report.xml"
     report.unlink(missing_ok=True)
     options = ["-q", "-m", "", "-p", "no:cacheprovider", "-p", "no:schemathesis", f"--junit-xml={report}", "--tb=short"]
-    environment = os.environ | {"PYTHONPATH": str(tree / "app"), "TASKRUNNER_TEST_SERVER": str(tree.parent)}
+    environment = os.environ | {"PYTHONPATH": str(tree / "app"), SERVER: str(tree.parent)}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "pytest", *options, *tests),
@@ -140,7 +140,7 @@ async def main(names: Sequence[str], jobs: int, *, loud: bool, trusting: bool) -
         print(f"there is no mutant named {', '.join(sorted(unknown))}; their files are in tests/mutants/patches", file=sys.stderr)
         return 2
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True)))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=in_memory(), prefix="mutants-", ignore_cleanup_errors=True)))
         folder.chmod(0o755)
         await stack.enter_async_context(embedded_postgres(folder / "postgres", options=FAST))  # one for all: starting it takes longest
         trees = [copy(Path(tempfile.mkdtemp(dir=folder))) for _ in range(min(jobs, len(chosen)))]
