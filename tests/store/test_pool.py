@@ -5,7 +5,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from store.desk import Desk
+from structlog.testing import capture_logs
 
 from taskrunner.domain.errors import ConfigurationError, OutcomeUnknown, Unavailable
 from taskrunner.store.pool import FRESH, Connection, Line, open_pool
@@ -100,6 +102,20 @@ async def test_a_connection_that_nobody_used_for_a_while_is_asked_and_given(dsn:
         await asyncio.sleep(FRESH + 0.1)
         async with pool.connection(timeout=0.9) as second:  # after one that fails to answer the pool rests for a second
             assert await pid(second)
+
+
+async def test_a_question_that_fails_by_a_fault_of_ours_is_said(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask(connection: Connection) -> None:
+        raise IndexError(connection)
+
+    async with open_pool(dsn) as pool:
+        async with pool.connection():
+            pass
+        await asyncio.sleep(FRESH + 0.1)
+        monkeypatch.setattr(AsyncConnectionPool, "check_connection", ask)
+        with capture_logs() as said, pytest.raises(PoolTimeout):
+            await pool.getconn(0.1)
+    assert said[0]["event"] == "a connection cannot be asked whether it is still there"
 
 
 async def test_a_dsn_that_cannot_be_read_is_told_at_once() -> None:

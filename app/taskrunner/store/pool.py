@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
+import structlog
 from psycopg import AsyncConnection, errors
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -15,6 +16,7 @@ from taskrunner.kit.trace import Tracer
 from taskrunner.store import columns
 from taskrunner.store.tracing import traced_cursor
 
+log = structlog.get_logger()
 Connection = AsyncConnection[Any]
 R = TypeVar("R")
 
@@ -43,7 +45,12 @@ async def _check(connection: Connection) -> None:
     round trip.
     """
     if isinstance(connection, _Connection) and time.monotonic() - connection.used_at > FRESH:
-        await AsyncConnectionPool.check_connection(connection)
+        try:
+            await AsyncConnectionPool.check_connection(connection)
+        except Exception as error:
+            if not isinstance(error, psycopg.Error):  # a fault of ours: the pool would try again and again without a word
+                log.exception("a connection cannot be asked whether it is still there")
+            raise
 
 
 async def _note_use(connection: Connection) -> None:
