@@ -9,7 +9,7 @@ import pytest
 from scheduler.workman import House, Workman
 
 from taskrunner.domain.task import NewTask
-from taskrunner.scheduler import dispatch
+from taskrunner.scheduler import dispatch, role
 from taskrunner.sdk.context import POSTGRES_EPOCH
 from taskrunner.store import queries
 from taskrunner.wire.columns import ID, longs, split
@@ -34,6 +34,15 @@ async def claimed_before(house: House) -> list[bool]:
     async with house.store.pool.connection() as connection:
         rows = await (await connection.execute("select updated_at < run_at from tasks_live where status = 'QUEUED'")).fetchall()
     return [row[0] for row in rows]
+
+
+async def test_a_task_for_later_starts_when_it_is_due(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(role, "PERIOD", 60.0)  # nobody else looks
+    address, _ = await house.scheduler(lease=30)
+    man = await house.workman(address)
+    await create(house, [datetime.now(UTC) + timedelta(seconds=0.7)])
+    (early,) = await early_by(man, 1)
+    assert -2 < early <= 0
 
 
 async def test_they_are_claimed_before_they_are_due_and_never_sent_before(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

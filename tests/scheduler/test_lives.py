@@ -17,7 +17,6 @@ from scheduler.workman import House, Workman, until
 
 from taskrunner.domain.errors import ConfigurationError
 from taskrunner.domain.task import NewTask, TaskFilter
-from taskrunner.scheduler import role
 from taskrunner.wire.pb.taskrunner.v1 import Outcome, Started, WorkerMessage
 
 
@@ -270,16 +269,6 @@ async def test_tasks_created_elsewhere_arrive_at_once_and_without_hints_within_a
     await rows(house, "insert into tasks_live (task_type, payload) values ('t', '1') returning id")  # nobody hints at it
     await man.take()
     assert time.monotonic() - began < 3
-
-
-async def test_a_task_for_later_starts_when_it_is_due(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(role, "PERIOD", 60.0)  # nobody else looks
-    address, _ = await house.scheduler()
-    man = await house.workman(address)
-    (id_,) = await create(house, delay=0.7)
-    await man.take()
-    ((late,),) = await rows(house, f"select extract(epoch from updated_at - run_at)::float8 from tasks where id = '{id_}'")
-    assert 0 <= late < 2
 
 
 async def test_serving_twice_on_one_port_is_refused_with_the_setting_s_name(house: House) -> None:
