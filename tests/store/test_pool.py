@@ -97,11 +97,12 @@ async def test_a_loop_that_is_cancelled_while_it_gets_its_connection_ends(desk: 
 async def test_a_connection_that_nobody_used_for_a_while_is_asked_and_given(dsn: str, traces: bool) -> None:
     """The question is an empty statement, which makes no span."""
     async with open_pool(dsn, traces=traces) as pool:
-        async with pool.connection() as first:
-            await first.execute(" ")
+        async with pool.connection():
+            pass
         await asyncio.sleep(FRESH + 0.1)
-        async with pool.connection(timeout=0.9) as second:  # after one that fails to answer the pool rests for a second
-            assert await pid(second)
+        async with asyncio.timeout(0.9), pool.connection() as rested:  # after one that fails to answer the pool rests for a second
+            assert await pid(rested)
+            await rested.execute(" ")
 
 
 async def test_a_question_that_fails_by_a_fault_of_ours_is_said(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
