@@ -71,11 +71,11 @@ async def test_while_one_is_held_up_the_other_goes_on_and_what_the_first_held_is
 async def test_a_lane_that_it_finds_empty_is_asked_when_it_is_due_next(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the other loop sleeps by then, since both claims together took all places."""
     monkeypatch.setattr(role, "PERIOD", 60.0)  # nobody else looks
-    claim, first, over = Claims.claim, list[Claims](), asyncio.Event()
+    claim, who, over = Claims.claim, list[Claims](), asyncio.Event()
 
     async def second_comes_late(self: Claims, *asked: Any, **more: Any) -> Any:
-        first.append(self)
-        if self is not first[0]:
+        who.append(self)
+        if self is not who[0]:
             await over.wait()
             await asyncio.sleep(0.2)
         took = await claim(self, *asked, **more)
@@ -89,7 +89,7 @@ async def test_a_lane_that_it_finds_empty_is_asked_when_it_is_due_next(house: Ho
     await house.store.create([*[NewTask(task_type="t", payload="1") for _ in range(500)], later])
     ids = await heard(man, 3)
     assert len(ids) == 501
-    assert len({*map(id, first)}) == 2, "both claimed"
+    assert len({*map(id, who)}) == 2, "both claimed"
 
 
 async def gone_out(house: House) -> bool:

@@ -6,7 +6,7 @@ import { absolute, axisTime } from "./format.js";
 
 const TOP = 10;
 const BOTTOM = 22;
-const LEFT = 46;
+const LEFT = 66; // "2 h 46 min" fits
 const RIGHT = 8;
 
 // The top of an axis of counts: round, and so is its half, which is written, too.
