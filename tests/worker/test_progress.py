@@ -8,10 +8,12 @@ import pytest
 from worker import child_tasks
 from worker.bench import Bench, open_bench, tasks
 
+from taskrunner.process import loop_factory
 from taskrunner.sdk import Context, task
 from taskrunner.wire.columns import floats, split
-from taskrunner.wire.pb.taskrunner.v1 import Outcome, SchedulerMessage
-from taskrunner.worker.progress import PAUSE
+from taskrunner.wire.pb.taskrunner.v1 import Outcome, Progress, SchedulerMessage
+from taskrunner.worker import progress
+from taskrunner.worker.progress import PAUSE, Reporter
 
 IN_CHILDREN = [value for value in vars(child_tasks).values() if hasattr(value, "__taskrunner_handler__")]
 
@@ -71,6 +73,23 @@ async def test_a_long_attempt_is_heard_twice_a_second_at_most() -> None:
             assert 2 <= len(words) <= seconds / PAUSE + 2
             assert words == sorted(words)
             assert words[-1][1] == "99"
+
+
+def test_an_attempt_is_heard_again_and_again_while_nothing_else_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PAUSE", 0.05)
+    heard: list[Progress] = []
+
+    async def talk() -> None:
+        reporter = Reporter(lambda: heard.extend(filter(None, [reporter.take([bytes(24)])])))
+        async with asyncio.timeout(10):
+            while len(heard) < 20:
+                reporter.report(bytes(16), bytes(8), 0.5, "on the way")
+                await asyncio.sleep(0.004)
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:  # uvloop, whose timers may be half a millisecond early
+        began = time.monotonic()
+        runner.run(talk())
+    assert 19 * 0.05 <= time.monotonic() - began
 
 
 async def test_threads_and_children_are_heard_too() -> None:

@@ -1,6 +1,7 @@
 """What handlers say of themselves on the way: gathered, and sent at most every half second, the last word of each."""
 
 import asyncio
+import math
 import struct
 import threading
 import time
@@ -22,6 +23,7 @@ class Reporter:
         self._lock = threading.Lock()
         self._news: dict[bytes, tuple[float, str]] = {}  # by id and epoch in one
         self._next = 0.0  # monotonic: when a message may be sent again
+        self._timer: asyncio.TimerHandle | None = None
 
     def report(self, id_: bytes, epoch: bytes, fraction: float, message: str) -> None:
         """The attempt is that far (0 to 1), and says so."""
@@ -35,7 +37,13 @@ class Reporter:
                 return  # the loop is closed: the worker has gone on without this handler
 
     def _arm(self) -> None:
-        self._loop.call_later(max(0.0, self._next - time.monotonic()), self._wake)
+        if self._timer is None:
+            pause = max(0.0, self._next - time.monotonic())
+            self._timer = self._loop.call_later(math.ceil(pause * 1000) / 1000, self._ring)  # uvloop rounds, and early would be in vain
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._wake()
 
     def take(self, running: Container[bytes]) -> Progress | None:
         """What is to be said now: all of it when the pause is over, and always of attempts that do not run any more."""
@@ -45,6 +53,9 @@ class Reporter:
         with self._lock:
             told = [key for key in self._news if now >= self._next or key not in running]
             news = [self._news.pop(key) for key in told]
+            more = bool(self._news)
+        if more:
+            self._arm()  # only the first of them has: whoever made us look now, and if the timer did, a little too early
         if not told:
             return None
         if now >= self._next:
