@@ -115,6 +115,19 @@ def test_large_payloads_make_small_picks() -> None:
     assert pick.limit == 1  # one too large still goes
 
 
+def test_a_claim_that_was_given_up_is_a_quarter_the_next_time_until_sizes_are_known() -> None:
+    memory = seen(A)
+    limits = []
+    for _ in range(6):
+        picks = memory.choose(ANY, BATCH, 1.0)
+        limits.append(picks[0].limit)
+        memory.too_slow(picks)
+    assert limits == [500, 125, 31, 7, 1, 1]
+    for n in range(40):
+        take(memory, A, 1, later(n), size=100)
+    assert memory.choose(ANY, BATCH, 1.0)[0].limit == BATCH
+
+
 def test_only_what_is_served_and_due_is_chosen() -> None:
     strange = Lane("default", "nobody", 1)
     assert chosen(seen(strange, A)) == [A]

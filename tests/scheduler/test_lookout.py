@@ -7,6 +7,7 @@ from time import monotonic
 from uuid import uuid4
 
 import pytest
+import structlog
 from store.desk import Desk, T, opened
 
 from taskrunner.domain.lanes import Lanes, Mark, Serves, Took
@@ -15,6 +16,8 @@ from taskrunner.scheduler.delivery import Delivery
 from taskrunner.scheduler.dispatch import Dispatcher
 from taskrunner.scheduler.lookout import SHARE, Lookout
 from taskrunner.scheduler.roster import Roster, Session
+from taskrunner.store.claims import PLANS, Looks
+from taskrunner.store.pool import Line
 
 SERVES = Serves((("t", 5, 300.0),), None)
 NEVER = float("inf")
@@ -110,6 +113,21 @@ async def test_looking_ahead_is_made_less_often_where_it_is_dear(desk: Desk, mon
         await lookout.run_once()
     assert len(peeks) == 1
     assert lookout._peek_at - asyncio.get_running_loop().time() > 0.05 * (SHARE - 1) - 1
+
+
+async def test_a_look_that_the_database_gives_up_keeps_nobody_from_the_rest(desk: Desk) -> None:
+    await desk.create(run_at=await desk.now())
+    await desk.db.execute("update tasks_live set crashes = 1, attempt = 1, max_attempts = 5, timeout = 30")
+    await desk.db.execute("insert into tasks_live (task_type, queue, payload) select 't', 'q' || n, '1' from generate_series(1, 40000) n")
+    line = Line(desk.store.pool, setup=f"{PLANS}; set statement_timeout = '50ms'")
+    desk.looks = Looks(line)
+    lookout, _, dispatcher = watching(desk)
+    with structlog.testing.capture_logs() as logs:
+        await lookout.run_once()
+    assert [log["event"] for log in logs] == ["looking for tasks took too long, and will be rare"]
+    assert [*dispatcher._suspects] == ["t"]
+    assert lookout._find_at > asyncio.get_running_loop().time() + SHARE * 0.05 - 1
+    await line.close()
 
 
 async def test_a_call_to_look_makes_the_next_pass_a_full_one(desk: Desk) -> None:

@@ -9,7 +9,7 @@ from scheduler.workman import until as until_true
 
 from taskrunner.domain.task import NewTask
 from taskrunner.scheduler import role
-from taskrunner.store.claims import Claims
+from taskrunner.store.claims import PLANS, Claims
 from taskrunner.wire.columns import ID, split
 
 # The first claim lies still for half a minute, with its rows locked; others pass.
@@ -94,3 +94,21 @@ async def test_a_lane_that_it_finds_empty_is_asked_when_it_is_due_next(house: Ho
 
 async def gone_out(house: House) -> bool:
     return not await sleeping(house)
+
+
+# Each row takes its time, as large ones do.
+SLOW = """
+create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.004); return new; end $$;
+create trigger slow before update on tasks_live for each row when (new.status = 'QUEUED') execute function slow()
+"""
+
+
+async def test_a_claim_that_takes_too_long_is_made_smaller(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(role, "PLANS", f"{PLANS}; set statement_timeout = '400ms'")
+    await house.store.create([NewTask(task_type="t", payload="1") for _ in range(300)])
+    async with house.store.pool.connection() as connection:
+        await connection.execute(SLOW)
+    address, _ = await house.scheduler(lease=30)
+    man = await house.workman(address, slots=300)
+    async with asyncio.timeout(15):
+        await man.take(300)

@@ -9,6 +9,10 @@ class Unavailable(TaskrunnerError):
     """The database does not answer or refuses us for now; nothing was written. Ask again later."""
 
 
+class TooSlow(Unavailable):
+    """The database gave a statement up, because it took too long: a smaller one may do better."""
+
+
 class OutcomeUnknown(TaskrunnerError):
     """The connection broke while the database was committing: the write is there, or it is not. Never repeated by us."""
 

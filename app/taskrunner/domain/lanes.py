@@ -166,6 +166,13 @@ class Lanes:
                 state.due_at, state.empty, state.tried_at = None, got is None, now
                 self._peeks[pick.lane] = state
 
+    def too_slow(self, picks: Sequence[Pick]) -> None:
+        """A claim of these was given up, perhaps since their payloads are large: take a quarter next time. What comes says how large they
+        are.
+        """
+        for pick in picks:
+            self._lanes[pick.lane].size = 4 * BATCH_BYTES / pick.limit
+
     def _pass_turn(self, picks: Sequence[Pick], took: Mapping[Lane, Took], *, full: bool) -> None:
         """To the lane behind the last one that was reached; to that one itself when it was cut short, or small claims would starve it."""
         reached = max(n for n, pick in enumerate(picks, 1) if pick.lane in took or not full)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import structlog
 
-from taskrunner.domain.errors import OutcomeUnknown, TaskrunnerError
+from taskrunner.domain.errors import OutcomeUnknown, TaskrunnerError, TooSlow
 from taskrunner.domain.lanes import BATCH, Lanes, Pick, Serves, Took
 from taskrunner.domain.task import Back, Lane
 from taskrunner.scheduler.delivery import Delivery
@@ -177,7 +177,11 @@ class Dispatcher:
         self, claims: Claims, picks: list[Pick], seats: list[Seat], free: int, *, ahead: float = 0.0
     ) -> tuple[list[Claimed], Mapping[Lane, Took]]:
         began = monotonic()
-        claimed, took = await self._sure(seats, claims.claim(picks, seats, ahead=ahead))
+        try:
+            claimed, took = await self._sure(seats, claims.claim(picks, seats, ahead=ahead))
+        except TooSlow:
+            self._lanes.too_slow(picks)
+            raise
         self._lanes.claimed(picks, took, full=sum(one.n for one in claimed) >= free, now=began)
         return self._counted(claimed), took
 

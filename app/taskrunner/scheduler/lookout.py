@@ -10,12 +10,16 @@ from collections.abc import Awaitable
 from datetime import timedelta
 from time import monotonic
 
+import structlog
+
+from taskrunner.domain.errors import TooSlow
 from taskrunner.domain.lanes import Lanes
 from taskrunner.domain.task import Back
 from taskrunner.scheduler.dispatch import Dispatcher
 from taskrunner.scheduler.roster import Roster
 from taskrunner.store.claims import Looks
 
+log = structlog.get_logger()
 PERIOD = 1.0
 SHARE = 100  # a scan that takes t seconds is not made again before SHARE * t
 BUDGET = 0.010  # seconds of sweeping in a pass
@@ -54,9 +58,14 @@ class Lookout:
         self._lanes.forget(self._loop.time())
 
     async def _rarely(self, look: Awaitable[None]) -> float:
-        """When to do that again: in the next pass, unless it took long."""
+        """When to do that again: in the next pass, unless it took long. One that the database gave up took long, and is no reason to do
+        nothing else.
+        """
         began = self._loop.time()
-        await look
+        try:
+            await look
+        except TooSlow as error:
+            log.warning("looking for tasks took too long, and will be rare", error=str(error))
         rest = SHARE * (self._loop.time() - began)
         return began + rest if rest > PERIOD else 0.0
 

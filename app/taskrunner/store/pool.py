@@ -11,7 +11,7 @@ import structlog
 from psycopg import AsyncConnection, errors
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from taskrunner.domain.errors import ConfigurationError, OutcomeUnknown, Unavailable
+from taskrunner.domain.errors import ConfigurationError, OutcomeUnknown, TooSlow, Unavailable
 from taskrunner.kit.trace import Tracer
 from taskrunner.store import columns
 from taskrunner.store.tracing import traced_cursor
@@ -139,7 +139,9 @@ def translated(*, writes: bool = False) -> Iterator[None]:
     """Say in our words why a statement failed. With ``writes``, a connection that broke in between leaves the outcome unknown."""
     try:
         yield
-    except (PoolTimeout, errors.LockNotAvailable, errors.QueryCanceled, errors.DeadlockDetected, errors.SerializationFailure) as error:
+    except errors.QueryCanceled as error:
+        raise TooSlow(f"the database is busy: {_line(error)}") from error
+    except (PoolTimeout, errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure) as error:
         raise Unavailable(f"the database is busy: {_line(error)}") from error
     except (errors.UndefinedTable, errors.UndefinedFunction) as error:
         raise Unavailable("the schema is not there yet; a scheduler makes it when it starts, or `taskrunner migrate up`") from error
