@@ -186,6 +186,23 @@ async def test_a_worker_whose_loop_lags_is_sent_nothing_until_it_is_well(house: 
     await man.take(3)
 
 
+async def test_a_lag_that_another_scheduler_hears_counts_and_ends_here_too(house: House) -> None:
+    first, _ = await house.scheduler()
+    second, _ = await house.scheduler()
+    man = house.man()
+    await man.connect(first)
+    await man.beat(first, lag=2.0)
+    man.cut("beat")  # and goes on elsewhere
+    await man.beat(second, lag=3.0)
+    ids = await create(house, 3)
+    for _ in range(6):
+        await man.beat(second, lag=3.0)
+        await asyncio.sleep(0.25)
+    assert set(await house.statuses(ids)) == {"PENDING"}
+    await man.beat(second, lag=0.0)
+    await man.take(3)
+
+
 async def test_a_cancel_is_told_by_the_stream_and_by_each_beat(house: House) -> None:
     address, _ = await house.scheduler()
     man = await house.workman(address)

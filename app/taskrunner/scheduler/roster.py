@@ -44,6 +44,11 @@ class Session:
         self.taking = False
         self.send(SchedulerMessage(goodbye=Goodbye(reason=reason)))
 
+    def hear(self, lag: float) -> bool:
+        """The worker's loop is late by so many seconds; whether it is less late than before, and may have places again."""
+        before, self.lag = self.lag, lag
+        return lag < before
+
     @property
     def places(self) -> int:
         """How many tasks may be sent to it now.

@@ -194,10 +194,8 @@ class SchedulerService:
                 self._leases.beating[session] += first
                 first = False
                 here = self._roster.get(session)
-                if here is not None:
-                    if here.lag > request.lag:
-                        self._dispatcher.wake()
-                    here.lag = request.lag
+                if here is not None and here.hear(request.lag):
+                    self._dispatcher.wake()
                 alive = await self._leases.beat(session, request.lag)
                 ids, epochs = self._leases.cancels.get(session, (b"", b""))
                 reply = BeatReply(over=not alive, cancel_ids=ids, cancel_epochs=epochs, drain=session in self._leases.draining)
