@@ -12,7 +12,7 @@ from store.desk import opened as desk_opened
 
 from taskrunner.domain.lanes import BATCH_BYTES, Serves
 from taskrunner.domain.task import NewTask
-from taskrunner.scheduler import service, settler
+from taskrunner.scheduler import reports, service, settler
 from taskrunner.scheduler.roster import Session
 from taskrunner.scheduler.settler import Settler
 from taskrunner.wire.pb.taskrunner.v1 import Outcome, Outcomes, Tasks, WorkerMessage
@@ -134,4 +134,4 @@ async def test_f37_what_a_foreign_worker_reports_is_stored_or_refused_and_never_
     assert {name for name, task in ends.items() if task.status == "COMPLETED"} <= {"broken UTF-8", "10 MB", "5,000 digits"}
     assert all("cannot be stored" in str(task.error) for task in ends.values() if task.status == "FAILED")
     assert {str(found[id_].status) for id_ in order[20:]} == {"FAILED"}
-    assert max(len(str(found[id_].error)) for id_ in order[20:]) <= settler.LONGEST_ERROR
+    assert max(len(str(found[id_].error)) for id_ in order[20:]) <= reports.LONGEST_ERROR

@@ -1,6 +1,7 @@
 """What the lease watch notes and writes down, against the real store."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
@@ -12,6 +13,7 @@ from taskrunner.domain.task import Back
 from taskrunner.scheduler.leases import Leases
 from taskrunner.scheduler.roster import Roster
 from taskrunner.settings import Settings
+from taskrunner.store.claims import Claimed
 
 
 @pytest.fixture
@@ -41,6 +43,23 @@ async def test_what_is_noted_while_something_is_written_is_written_too(desk: Des
             leases.closed(other.session, other.stream)
             await desk.db.execute("commit")
     assert [await status(desk, seat.session) for seat in (one, other)] == ["DEAD", "DEAD"]
+
+
+async def test_a_claim_that_a_stranger_has_locked_is_undone_later_and_keeps_nobody_waiting(desk: Desk) -> None:
+    leases, held, other = watching(desk), await desk.held(3), await desk.worker()
+    ids, epochs = held.blobs
+    parcel = Claimed(held.session, 1, "default", "t", 3, ids, epochs, b"", b"", b"", b"", [], [], b"")
+    async with desk.db.transaction():
+        await desk.db.execute("select from tasks_live where id = %s for update", (held.ids[1],))
+        leases.undelivered(parcel)
+        leases.closed(other.session, other.stream)
+        began = time.monotonic()
+        await leases.run_once()
+        assert time.monotonic() - began < 0.9  # lock_timeout is a second
+        assert await desk.statuses(held.ids) == ["PENDING", "QUEUED", "PENDING"]
+        assert await status(desk, other.session) == "DEAD"
+    await leases.run_once()
+    assert await desk.statuses(held.ids) == ["PENDING"] * 3
 
 
 async def test_nobody_is_declared_dead_before_the_scheduler_was_well_for_two_beats(desk: Desk) -> None:

@@ -1,6 +1,7 @@
 """The settler against the real store: batches, what is said to whom, and trouble with the database."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,8 +10,10 @@ from store.desk import Desk, Held, opened
 
 from taskrunner.domain.lanes import Serves
 from taskrunner.domain.task import Back
+from taskrunner.scheduler import settler as settler_room
+from taskrunner.scheduler.reports import MOST
 from taskrunner.scheduler.roster import Session
-from taskrunner.scheduler.settler import MOST, Settler
+from taskrunner.scheduler.settler import Settler
 from taskrunner.wire.columns import pack_doubles
 from taskrunner.wire.pb.taskrunner.v1 import Outcome, Outcomes, Progress, Settled, Started
 
@@ -33,6 +36,13 @@ def outcomes(held: Held, outcome: Outcome = Outcome.COMPLETED, *, batch: int = 1
 
 def said(session: Session) -> list[Settled]:
     return [parcel.message.settled for parcel in session.outbox if parcel.message.settled is not None]
+
+
+async def confirmed(session: Session, n: int) -> None:
+    """Return when ``n`` batches are."""
+    async with asyncio.timeout(10):
+        while sum(len(settled.batches) for settled in said(session)) < n:
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -105,6 +115,34 @@ async def test_a_worker_speaks_only_for_its_own(desk: Desk) -> None:
         assert {stale[at : at + 16] for at in range(0, len(stale), 16)} == {id_.bytes for id_ in theirs.ids}
         settler.report(owner, outcomes(theirs, batch=2))
     assert await desk.statuses(theirs.ids) == ["COMPLETED"] * 4
+
+
+async def test_what_a_stranger_has_locked_holds_up_its_own_message_and_nothing_else(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settler_room, "LOCKED", 0.01)  # it is tried nearly always
+    held = await desk.held(7)
+    parts = [Held(held.session, 1, held.ids[n : n + 1], held.epochs[n : n + 1]) for n in range(7)]
+    settler, session = Settler(desk.settling, committed=lambda _: None), worker(held)
+    async with running(settler):
+        async with desk.db.transaction():
+            await desk.db.execute("select from tasks_live where id = any(%s) for update", ([held.ids[0], held.ids[1]],))
+            settler.started(session, Started(ids=parts[0].blobs[0], epochs=parts[0].blobs[1]))
+            settler.report(session, outcomes(Held(held.session, 1, held.ids[1:3], held.epochs[1:3]), batch=1))
+            settler.report(session, outcomes(parts[3], batch=2))
+            settler.report(session, outcomes(parts[4], Outcome.FAILED, batch=3))
+            await confirmed(session, 2)
+            settler.report(session, outcomes(parts[5], batch=4))
+            await confirmed(session, 3)
+            await asyncio.sleep(0.1)
+            began = time.monotonic()
+            settler.report(session, outcomes(parts[6], batch=5))
+            await confirmed(session, 4)
+            assert time.monotonic() - began < 0.8  # a lock that is known is not waited for: that would take a second
+            assert await desk.statuses(held.ids) == ["QUEUED", "QUEUED", "COMPLETED", "COMPLETED", "FAILED", "COMPLETED", "COMPLETED"]
+            assert settler.waiting == 2
+        await settler.flushed()
+    assert sorted(batch for settled in said(session) for batch in settled.batches) == [1, 2, 3, 4, 5]
+    assert [settled.stale_ids for settled in said(session)] == [b""] * len(said(session))
+    assert await desk.statuses(held.ids[:2]) == ["RUNNING", "COMPLETED"]
 
 
 async def test_torn_columns_are_refused(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
@@ -9,7 +10,6 @@ from uuid import uuid4
 import pytest
 from store.desk import Desk, Held
 
-from taskrunner.domain.errors import Unavailable
 from taskrunner.store.claims import Seat
 from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR, GIVEN_BACK, Batch, Kind, Settled
 
@@ -183,16 +183,33 @@ async def test_an_error_text_that_cannot_be_stored_fails_no_neighbour(desk: Desk
     assert await desk.statuses(held.ids) == ["PENDING", "QUEUED", "PENDING"]
 
 
-async def test_a_stranger_who_locks_a_row_does_not_stop_the_others(desk: Desk) -> None:
+@pytest.mark.parametrize("kind", [COMPLETED, ERROR, GIVEN_BACK, CANCELLED], ids=lambda kind: kind.statement)
+@pytest.mark.parametrize("wait", [True, False], ids=["waiting", "at once"])
+async def test_a_stranger_who_locks_a_row_does_not_stop_the_others(desk: Desk, kind: Kind, wait: bool) -> None:
     held = await desk.held(50)
+    gone = await desk.settling.settle(kind, columns_of(kind, Held(held.session, 1, held.ids[:1], held.epochs[:1])))
     async with desk.db.transaction():
         await desk.db.execute("select from tasks_live where id = %s for update", (held.ids[20],))
-        with pytest.raises(Unavailable):
-            await desk.settling.settle(COMPLETED, held.done())
-        assert await desk.rows("select id from tasks_live") == [{"id": held.ids[20]}]
-    assert await desk.settling.settle(COMPLETED, held.done()) == NOTHING
-    assert await desk.statuses(held.ids) == ["COMPLETED"] * 50
-    assert {one.status: one.n for one in await desk.store.counts()} == {"COMPLETED": 50}
+        began = time.monotonic()
+        settled = await desk.settling.settle(kind, columns_of(kind, held), wait=wait)
+        assert (time.monotonic() - began < 0.9) is not wait  # lock_timeout is a second
+        assert settled.locked == {held.ids[20].bytes}
+        assert not settled.stale_ids
+        assert await desk.rows("select id from tasks_live where status = 'QUEUED'") == [{"id": held.ids[20]}]
+        assert sum(1 for _ in gone.back + settled.back) == (2 if kind in (ERROR, GIVEN_BACK) else 0)
+    assert not (await desk.settling.settle(kind, columns_of(kind, held), wait=wait)).locked
+    assert "QUEUED" not in await desk.statuses(held.ids)
+    assert sum(one.n for one in await desk.store.counts()) == 50
+
+
+async def test_a_start_that_a_stranger_has_locked_is_said_again(desk: Desk) -> None:
+    held = await desk.held(3)
+    async with desk.db.transaction():
+        await desk.db.execute("select from tasks_live where id = %s for update", (held.ids[1],))
+        assert await desk.settling.start(*held.blobs, held.session.bytes) == {held.ids[1].bytes}
+        assert await desk.statuses(held.ids) == ["RUNNING", "QUEUED", "RUNNING"]
+    assert await desk.settling.start(*held.blobs, held.session.bytes) == frozenset()
+    assert await desk.statuses(held.ids) == ["RUNNING"] * 3
 
 
 async def test_a_missing_leaf_is_made_and_the_batch_repeated(desk: Desk) -> None:

@@ -30,6 +30,7 @@ from taskrunner.api.pull_shapes import (
 from taskrunner.api.requests import json_body
 from taskrunner.api.routes import INVALID, JSON, Answer, Body, Error, Route
 from taskrunner.domain.access import Scope
+from taskrunner.domain.errors import Unavailable
 from taskrunner.domain.retry import Backoff, backoff
 from taskrunner.store.claims import Claimed
 from taskrunner.store.pulling import Puller, Pulling
@@ -160,6 +161,8 @@ class Work:
         self._pull.came_back(settled.back)
         for tell in self._told:
             tell(ids)
+        if settled.locked:
+            raise Unavailable(f"{len(settled.locked)} of these tasks are locked by somebody's transaction; report them again, all of them")
         return _pairs(settled.stale_ids, settled.stale_epochs)
 
     async def _delays(self, outcomes: Sequence[OutcomeBody]) -> list[float | None]:

@@ -138,6 +138,7 @@ class Leases:
             self._back(back)
             self._tend.set()  # there may be more
         await self._tell_cancels()
+        await self._hear_lags()
 
     async def _end_dead(self) -> list[tuple[UUID, str]]:
         """Declare the dead dead, at once or not at all: a statement that waits (for the connection, in the network) would come upon leases
@@ -150,10 +151,11 @@ class Leases:
 
     async def _write_down(self) -> None:
         """What was noted since the last pass; it stays noted until it is written."""
-        while self._undelivered:
-            one = self._undelivered[-1]
-            self._back(await self._sessions.release(one.session, one.stream, one.ids, one.epochs))
-            self._undelivered.remove(one)
+        for one in [*self._undelivered]:
+            back, locked = await self._sessions.release(one.session, one.stream, one.ids, one.epochs)
+            self._back(back)
+            if not locked:  # else again in the next pass: nobody else must wait for a stranger
+                self._undelivered.remove(one)
         while self._closed:
             await self._sessions.close_session(*self._closed[0])
             del self._closed[0]
@@ -174,6 +176,14 @@ class Leases:
             session = self._roster.get(id)
             if session is not None:
                 session.send(SchedulerMessage(cancel=Cancel(ids=ids, epochs=epochs)))
+
+    async def _hear_lags(self) -> None:
+        """Of the sessions here whose beats another scheduler hears: it writes them down."""
+        elsewhere = {session.id for session in self._roster} - self.beating.keys()
+        for id_, lag in (await self._sessions.lags(elsewhere)).items() if elsewhere else ():
+            session = self._roster.get(id_)
+            if session is not None and id_ not in self.beating and session.hear(lag):
+                self._back([])  # none came back, but places may have
 
     def _well(self) -> None:
         now = self._loop.time()

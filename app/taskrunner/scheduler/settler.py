@@ -4,48 +4,29 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import repeat
-from typing import TypeVar
+from functools import partial
 
 import structlog
 
 from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.domain.task import Back
+from taskrunner.scheduler.reports import KINDS, Report, batch_of, check, names, next_reports, owners_of, said_of, size_of
 from taskrunner.scheduler.roster import Session
-from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR, GIVEN_BACK, Batch, Kind, Said, Settling
+from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR, GIVEN_BACK, Batch, Kind, Settling
 from taskrunner.wire import columns
-from taskrunner.wire.pb.taskrunner.v1 import Outcome, Outcomes, Progress, SchedulerMessage, Started
+from taskrunner.wire.pb.taskrunner.v1 import Outcomes, Progress, SchedulerMessage, Started
 from taskrunner.wire.pb.taskrunner.v1 import Settled as SettledMessage
 
 log = structlog.get_logger()
-T = TypeVar("T")
-LONGEST_DELAY = 366 * 86_400.0
-LONGEST_MESSAGE = 500  # characters of progress
-LONGEST_ERROR = 10_000  # characters of an error or a traceback: more than our own workers send
-MOST = 1_000  # tasks in one statement, unless a single message has more
+LOCKED = 0.5  # seconds until what a stranger has locked is tried again
 MOST_HELD = 64 << 20  # bytes that wait to be written; beyond that no stream is read until half of them are
-
-KINDS = {
-    Outcome.COMPLETED: COMPLETED,
-    Outcome.RETRY: ERROR,
-    Outcome.FAILED: ERROR,
-    Outcome.SNOOZED: GIVEN_BACK,
-    Outcome.RELEASED: GIVEN_BACK,
-    Outcome.CANCELLED: CANCELLED,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Report:
-    session: Session
-    outcomes: Outcomes
-    n: int
-    size: int
 
 
 class Settler:
-    """One loop, one statement at a time. What cannot be written now is written later: outcomes are fenced, so saying them again is safe."""
+    """One loop, one statement at a time. What cannot be written now is written later: outcomes are fenced, so saying them again is safe.
+
+    A message with a row that a stranger's transaction has locked is put aside, and nobody else waits for it.
+    """
 
     def __init__(
         self, settling: Settling, *, committed: Callable[[list[Back]], None], told: Sequence[Callable[[bytes], None]] = ()
@@ -53,9 +34,11 @@ class Settler:
         self._settling = settling
         self._committed = committed
         self._told = told  # whoever in this process waits for tasks to end
-        self._reports: dict[Kind, deque[_Report]] = {kind: deque() for kind in (COMPLETED, ERROR, GIVEN_BACK, CANCELLED)}
+        self._reports: dict[Kind, deque[Report]] = {kind: deque() for kind in (COMPLETED, ERROR, GIVEN_BACK, CANCELLED)}
         self._started: list[tuple[Session, Started]] = []
         self._progress: list[tuple[Session, Progress]] = []
+        self._aside: list[tuple[int, Callable[[], None]]] = []  # how many outcomes, and what puts their message back into its queue
+        self._strangers = False  # a lock was met, and what it holds up is not written yet
         self._held = 0
         self.room = asyncio.Event()  # for more
         self.room.set()
@@ -65,9 +48,9 @@ class Settler:
 
     def report(self, session: Session, outcomes: Outcomes) -> int:
         """Take a worker's outcomes; how many. Raises ValueError for columns of different lengths."""
-        n = _check(outcomes)
+        n = check(outcomes)
         size = len(outcomes.ids) + sum(sum(map(len, column)) for column in (outcomes.results, outcomes.errors, outcomes.tracebacks))
-        self._reports[KINDS.get(outcomes.outcome, ERROR)].append(_Report(session, outcomes, n, size))
+        self._reports[KINDS.get(outcomes.outcome, ERROR)].append(Report(session, outcomes, n, size))
         self._hold(size)
         self._idle.clear()
         self._wake.set()
@@ -87,7 +70,7 @@ class Settler:
         if (len(progress.ids), len(progress.epochs), len(progress.fractions)) != (n * columns.ID, n * columns.EPOCH, n * 4):
             raise ValueError("the columns of Progress have different lengths")
         self._progress.append((session, progress))
-        self._hold(_size(progress))
+        self._hold(size_of(progress))
         self._wake.set()
 
     def _hold(self, size: int) -> None:
@@ -100,7 +83,7 @@ class Settler:
     @property
     def waiting(self) -> int:
         """Outcomes that are not written yet."""
-        return sum(report.n for reports in self._reports.values() for report in reports)
+        return sum(report.n for reports in self._reports.values() for report in reports) + sum(n for n, _ in self._aside)
 
     async def flushed(self) -> None:
         """Return when everything that was reported is written."""
@@ -117,37 +100,66 @@ class Settler:
                 except TaskrunnerError as error:
                     log.warning("settling failed, and is tried again", error=str(error))
                     await asyncio.sleep(random.uniform(0.1, 0.4))  # noqa: S311 — jitter
-            self._idle.set()
+            if not self._aside:
+                self._strangers = False
+                self._idle.set()
 
     async def _pass(self) -> None:
         if self._started:
             started = self._started[:]
             owners = [(session, len(one.ids) // columns.ID) for session, one in started]
-            await self._settling.start(b"".join(s.ids for _, s in started), b"".join(s.epochs for _, s in started), _owners(owners))
+            locked = await self._settling.start(
+                b"".join(s.ids for _, s in started), b"".join(s.epochs for _, s in started), owners_of(owners)
+            )
             del self._started[: len(started)]
-            self._hold(-sum(len(one.ids) for _, one in started))
+            for session, one in started:
+                if names(one.ids, locked):
+                    self._set_aside(0, partial(self._started.append, (session, one)))
+                else:
+                    self._hold(-len(one.ids))
             self._committed([])  # who ran one that lost a worker before may get more of them
         if self._progress:
             said, self._progress = self._progress, []  # what an error here loses was most likely not the last word
-            self._hold(-sum(_size(one) for _, one in said))
-            await self._settling.progress(_said(said))
+            self._hold(-sum(size_of(one) for _, one in said))
+            await self._settling.progress(said_of(said))
         for kind, queue in self._reports.items():
             if queue:
-                reports = _next(queue)
-                await self._settle(kind, reports)
-                for _ in reports:
-                    self._hold(-queue.popleft().size)
+                reports = next_reports(queue)
+                locked = await self._settle(kind, reports)
+                for report in reports:
+                    queue.popleft()
+                    if names(report.outcomes.ids, locked):
+                        self._set_aside(report.n, partial(queue.append, report))
+                    else:
+                        self._hold(-report.size)
 
-    async def _settle(self, kind: Kind, reports: list[_Report]) -> None:
-        batch = _batch(reports)
-        settled = await self._settling.settle(kind, batch)
+    def _set_aside(self, n: int, put_back: Callable[[], None]) -> None:
+        if not self._aside:
+            log.info("somebody's transaction has locked tasks that ended or began here: that is written later")
+            asyncio.get_running_loop().call_later(LOCKED, self._try_again)
+        self._aside.append((n, put_back))
+
+    def _try_again(self) -> None:
+        aside, self._aside = self._aside, []
+        for _, put_back in aside:
+            put_back()
+        self._wake.set()
+
+    async def _settle(self, kind: Kind, reports: list[Report]) -> frozenset[bytes]:
+        """Write these, and tell their workers; the ids that are locked, of which no message is told."""
+        batch = batch_of(reports)
+        settled = await self._settling.settle(kind, batch, wait=not self._strangers)
+        locked = settled.locked
         if settled.refused:
-            await self._refuse(reports, settled.refused)
+            locked |= await self._refuse(reports, settled.refused)
+        self._strangers |= bool(locked)
         for tell in self._told:
             tell(batch.ids)
         stale = dict(zip(columns.split(settled.stale_ids, columns.ID), columns.split(settled.stale_epochs, columns.EPOCH), strict=True))
         batches: dict[Session, SettledMessage] = {}
         for report in reports:
+            if names(report.outcomes.ids, locked):
+                continue
             message = batches.setdefault(report.session, SettledMessage())
             message.batches.append(report.outcomes.batch)
             if stale:
@@ -157,89 +169,12 @@ class Settler:
         for session, message in batches.items():
             session.send(SchedulerMessage(settled=message))
         self._committed(settled.back)
+        return locked
 
-    async def _refuse(self, reports: list[_Report], refused: dict[int, str]) -> None:
-        """The database does not take these outcomes: their tasks fail, and say why."""
-        batch = _batch(reports).part([*refused])
+    async def _refuse(self, reports: list[Report], refused: dict[int, str]) -> frozenset[bytes]:
+        """The database does not take these outcomes: their tasks fail, and say why. The ids that are locked."""
+        batch = batch_of(reports).part([*refused])
         reasons = [f"what the handler returned or raised cannot be stored: {reason}" for reason in refused.values()]
         none = [None] * len(refused)
         failed = Batch(ids=batch.ids, epochs=batch.epochs, sessions=batch.sessions, errors=reasons, tracebacks=none, delays=none)
-        await self._settling.settle(ERROR, failed)
-
-
-def _next(queue: deque[_Report]) -> list[_Report]:
-    """The reports for one statement, which stay in the queue until it is committed."""
-    reports: list[_Report] = []
-    n = 0
-    for report in queue:
-        if reports and n + report.n > MOST:
-            break
-        reports.append(report)
-        n += report.n
-    return reports
-
-
-def _check(outcomes: Outcomes) -> int:
-    n, rest = divmod(len(outcomes.ids), columns.ID)
-    lengths: set[float] = {len(outcomes.epochs) / columns.EPOCH}
-    lengths |= {len(column) for column in (outcomes.results, outcomes.errors, outcomes.tracebacks) if column}
-    lengths |= {len(outcomes.delays) / 8} if outcomes.delays else set()
-    lengths |= {len(outcomes.run_ms) / 4} if outcomes.run_ms else set()
-    if rest or lengths != {n}:
-        raise ValueError("the columns of Outcomes have different lengths")
-    return n
-
-
-def _batch(reports: list[_Report]) -> Batch:
-    n = sum(report.n for report in reports)
-    completed = reports[0].outcomes.outcome == Outcome.COMPLETED
-    return Batch(
-        ids=b"".join(report.outcomes.ids for report in reports),
-        epochs=b"".join(report.outcomes.epochs for report in reports),
-        sessions=_owners([(report.session, report.n) for report in reports]),
-        results=_gather([(report.outcomes.results, report.n) for report in reports], lambda json: json.decode("utf-8", "replace")),
-        errors=_gather([(report.outcomes.errors, report.n) for report in reports], _cut) or [None] * n,
-        tracebacks=_gather([(report.outcomes.tracebacks, report.n) for report in reports], _cut) or [None] * n,
-        delays=None if completed else [delay for report in reports for delay in _delays(report)],
-        run_ms=b"".join(report.outcomes.run_ms or bytes(4 * report.n) for report in reports),
-    )
-
-
-def _owners(reports: Sequence[tuple[Session, int]]) -> bytes:
-    """Who says so: one session where only one does, else one for each row."""
-    if len({session.id for session, _ in reports}) == 1:
-        return reports[0][0].id.bytes
-    return b"".join(session.id.bytes * n for session, n in reports)
-
-
-def _cut(text: str) -> str:
-    return text[:LONGEST_ERROR]
-
-
-def _size(progress: Progress) -> int:
-    return len(progress.ids) + sum(map(len, progress.messages))
-
-
-def _said(said: Sequence[tuple[Session, Progress]]) -> Said:
-    return Said(
-        ids=b"".join(one.ids for _, one in said),
-        epochs=b"".join(one.epochs for _, one in said),
-        sessions=_owners([(session, len(one.messages)) for session, one in said]),
-        fractions=b"".join(one.fractions for _, one in said),
-        messages=[message[:LONGEST_MESSAGE].replace("\0", "\N{REPLACEMENT CHARACTER}") for _, one in said for message in one.messages],
-    )
-
-
-def _gather(parts: Sequence[tuple[Sequence[T], int]], read: Callable[[T], str]) -> list[str | None] | None:
-    """One column of several messages; what is empty is null. None where no message has it."""
-    if not any(values for values, _ in parts):
-        return None
-    return [read(value) if value else None for values, n in parts for value in (values or repeat(None, n))]
-
-
-def _delays(report: _Report) -> list[float | None]:
-    """Seconds until the next try: none for what is over, or was given back."""
-    if report.outcomes.outcome in (Outcome.FAILED, Outcome.RELEASED, Outcome.CANCELLED):
-        return [None] * report.n
-    given = columns.doubles(report.outcomes.delays) or (0.0,) * report.n
-    return [min(delay, LONGEST_DELAY) if delay > 0 else 0.0 for delay in given]
+        return (await self._settling.settle(ERROR, failed)).locked

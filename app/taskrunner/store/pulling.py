@@ -107,8 +107,9 @@ class Pulling:
         return together + await self._claims.claim_suspects(serves, [Seat(session, STREAM, 1)], alone=True, closed=closed)
 
     async def release(self, one: Claimed) -> list[Back]:
-        """Undo a claim whose answer was not sent."""
-        return await self._sessions.release(one.session, one.stream, one.ids, one.epochs)
+        """Undo a claim whose answer was not sent. What a stranger has locked is undone when no beat names it for a lease."""
+        back, _ = await self._sessions.release(one.session, one.stream, one.ids, one.epochs)
+        return back
 
     async def release_unheard(self, session: UUID) -> list[Back]:
         """Undo claims of more than a lease ago that no beat has named."""
@@ -120,7 +121,7 @@ class Pulling:
         return await self._line.run(ask, writes=True)
 
     async def started(self, session: UUID, ids: bytes, epochs: bytes) -> None:
-        """A beat of the session has named these."""
+        """A beat of the session has named these. The next one names what a stranger has locked."""
         await self._settling.start(ids, epochs, session.bytes)
 
     async def cancels(self, session: UUID) -> tuple[bytes, bytes]:

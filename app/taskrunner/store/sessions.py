@@ -96,10 +96,15 @@ class Sessions:
         self._meter.end(rows[0][-1])
         return rows[0][0], [Back(Lane(*row[1:4]), row[4], row[5]) for row in rows if row[1] is not None]
 
-    async def release(self, session: UUID, stream: int, ids: bytes, epochs: bytes) -> list[Back]:
-        """Undo claims of which no byte was written to the worker."""
+    async def release(self, session: UUID, stream: int, ids: bytes, epochs: bytes) -> tuple[list[Back], int]:
+        """Undo claims of which no byte was written to the worker: where they wait now, and how many rows a stranger has locked."""
         parameters = {"session": session, "stream": stream, "ids": Uuids(ids), "epochs": Longs(epochs)}
-        return [Back(Lane(*row[:3]), row[3], row[4]) for row in await self._rows("release_claims", parameters)]
+        rows = await self._rows("release_claims", parameters)
+        return [Back(Lane(*row[:3]), row[3], row[4]) for row in rows if row[0] is not None], rows[0][-1]
+
+    async def lags(self, sessions: Collection[UUID]) -> dict[UUID, float]:
+        """By how many seconds the loops of these workers are late, as they told whichever scheduler hears their beats."""
+        return dict(await self._rows("lags", {"sessions": [*sessions]}))
 
     async def cancel_requests(self, sessions: Collection[UUID]) -> list[tuple[UUID, bytes, bytes]]:
         """Which tasks of these sessions somebody asked to cancel: (session, ids, epochs)."""

@@ -1,7 +1,7 @@
 """The settle connection: writes how attempts ended, in batches. Each row is fenced by its epoch, so every batch may be sent again."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -94,12 +94,15 @@ CANCELLED = Kind("cancel_tasks", ("CANCELLED",))
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a batch: the pairs that are stale, the numbers of rows that the database refused, and lanes that got tasks back."""
+    """What became of a batch: the pairs that are stale, the numbers of rows that the database refused, lanes that got tasks back, and the
+    ids of rows that a stranger has locked, whose outcomes are not written.
+    """
 
     stale_ids: bytes
     stale_epochs: bytes
     refused: dict[int, str]
     back: list[Back]
+    locked: frozenset[bytes] = frozenset()
 
 
 class Settling:
@@ -109,10 +112,12 @@ class Settling:
         self._line = line
         self._meter = meter
 
-    async def start(self, ids: bytes, epochs: bytes, sessions: bytes) -> None:
-        """Handlers of these are running, say ``sessions``: one for all of them, or one for each."""
+    async def start(self, ids: bytes, epochs: bytes, sessions: bytes) -> frozenset[bytes]:
+        """Handlers of these are running, say ``sessions``: one for all of them, or one for each. The ids of rows that a stranger has
+        locked, of which that is not written.
+        """
         parameters = {"ids": Uuids(ids), "epochs": Longs(epochs), "sessions": Uuids(sessions)}
-        await self._line.run(lambda c: c.execute(sql("start_tasks"), parameters, binary=True), writes=True)
+        return await self._line.run(lambda connection: _ids(connection, "start_tasks", parameters), writes=True)
 
     async def progress(self, said: Said) -> None:
         """What handlers say of themselves; of one that said more the last."""
@@ -125,13 +130,14 @@ class Settling:
         }
         await self._line.run(lambda c: c.execute(sql("note_progress"), parameters, binary=True), writes=True)
 
-    async def settle(self, kind: Kind, batch: Batch) -> Settled:
-        """Write the batch; durable when it returns. Safe to repeat: what ended so before counts as settled.
+    async def settle(self, kind: Kind, batch: Batch, *, wait: bool = True) -> Settled:
+        """Write the batch; durable when it returns. Safe to repeat: what ended so before counts as settled. A row that a stranger has
+        locked is waited for, for a second, if we may ``wait``; then the others are settled without it.
 
         Raises Unavailable or OutcomeUnknown; then say it again.
         """
         with self._meter.settles[kind.statement].timed(len(batch)):
-            settled = await self._line.run(lambda connection: _settle(connection, kind, batch, self._meter), writes=True)
+            settled = await self._line.run(lambda connection: _settle(connection, kind, batch, self._meter, wait=wait), writes=True)
         self._meter.stale += len(settled.stale_ids) // 16
         self._meter.refused += len(settled.refused)
         return settled
@@ -141,11 +147,20 @@ class Settling:
         await self._line.close()
 
 
-async def _settle(connection: Connection, kind: Kind, batch: Batch, meter: Meter) -> Settled:
+async def _settle(connection: Connection, kind: Kind, batch: Batch, meter: Meter, *, wait: bool) -> Settled:
     try:
-        rows = await _write(connection, kind, batch, meter)
+        try:
+            if wait:
+                return await _write(connection, kind, batch, meter)
+        except errors.LockNotAvailable:
+            wait = False
+        return await _around_locks(connection, kind, batch, meter)
     except BAD_DATA as error:
-        return await _bisected(connection, kind, batch, error, meter)
+        return await _bisected(batch, error, lambda part: _settle(connection, kind, part, meter, wait=wait))
+
+
+async def _write(connection: Connection, kind: Kind, batch: Batch, meter: Meter) -> Settled:
+    rows = await leaves.with_leaves(connection, sql(kind.statement), batch.parameters())
     meter.end(rows[0][-1])
     back = [Back(Lane(*row[1:4]), row[4], row[5]) for row in rows if row[1] is not None]
     stale_ids = stale_epochs = b""
@@ -157,37 +172,31 @@ async def _settle(connection: Connection, kind: Kind, batch: Batch, meter: Meter
     return Settled(stale_ids, stale_epochs, {}, back)
 
 
-async def _write(connection: Connection, kind: Kind, batch: Batch, meter: Meter) -> list[Any]:
-    try:
-        return await leaves.with_leaves(connection, sql(kind.statement), batch.parameters())
-    except errors.LockNotAvailable:
-        return await _around_locks(connection, kind, batch, meter)
+async def _around_locks(connection: Connection, kind: Kind, batch: Batch, meter: Meter) -> Settled:
+    """A stranger's transaction holds a row: settle the others, and name it.
 
-
-async def _around_locks(connection: Connection, kind: Kind, batch: Batch, meter: Meter) -> list[Any]:
-    """A stranger's transaction holds a row: settle the others now, and wait for that row again with the next try.
-
-    Raises LockNotAvailable in the end, so that the caller says the batch again; what is settled by then changes nothing.
     A missing leaf is made before: the statement that finds none would take the locks with it.
     """
     await leaves.make(connection)
     async with connection.transaction():
-        cursor = await connection.execute(sql("unlocked_tasks"), {"ids": Uuids(batch.ids), "epochs": Longs(batch.epochs)}, binary=True)
-        free = {row[0].bytes for row in await cursor.fetchall()}
-        numbers = [n for n in range(len(batch)) if batch.ids[n * 16 : n * 16 + 16] in free]
-        if numbers:
-            rows = await leaves.with_leaves(connection, sql(kind.statement), batch.part(numbers).parameters())
-    if numbers:
-        meter.end(rows[0][-1])
-    raise errors.LockNotAvailable("a row of the batch is locked by somebody else")
+        locked = await _ids(connection, "locked_tasks", {"ids": Uuids(batch.ids), "epochs": Longs(batch.epochs)})
+        numbers = [n for n in range(len(batch)) if batch.ids[n * 16 : n * 16 + 16] not in locked]
+        settled = await _write(connection, kind, batch.part(numbers), meter) if numbers else Settled(b"", b"", {}, [])
+    return replace(settled, locked=locked)
 
 
-async def _bisected(connection: Connection, kind: Kind, batch: Batch, error: psycopg.Error, meter: Meter) -> Settled:
+async def _ids(connection: Connection, name: str, parameters: dict[str, Any]) -> frozenset[bytes]:
+    cursor = await connection.execute(sql(name), parameters, binary=True)
+    return frozenset([row[0].bytes for row in await cursor.fetchall()])
+
+
+async def _bisected(batch: Batch, error: psycopg.Error, settle: Callable[[Batch], Awaitable[Settled]]) -> Settled:
     """The database refused the batch for a row of it: settle the others, and name that row."""
     if len(batch) == 1:
         return Settled(b"", b"", {0: (error.diag.message_primary or str(error)).split("\n", 1)[0]}, [])
     half = len(batch) // 2
-    low = await _settle(connection, kind, batch.part(range(half)), meter)
-    high = await _settle(connection, kind, batch.part(range(half, len(batch))), meter)
+    low = await settle(batch.part(range(half)))
+    high = await settle(batch.part(range(half, len(batch))))
     refused = low.refused | {half + number: reason for number, reason in high.refused.items()}
-    return Settled(low.stale_ids + high.stale_ids, low.stale_epochs + high.stale_epochs, refused, low.back + high.back)
+    stale = low.stale_ids + high.stale_ids, low.stale_epochs + high.stale_epochs
+    return Settled(*stale, refused, low.back + high.back, low.locked | high.locked)

@@ -29,6 +29,9 @@ update sessions s set lease_until = clock_timestamp() + %(lease)s * interval '1 
 from unnest(%(ids)b::uuid[], %(lags)b::real[]) b (id, lag) where s.id = b.id and s.status = 'LIVE'
 returning s.id, s.beat_at, s.drain_requested_at is not null
 
+-- name: lags
+select id, coalesce(lag, 0)::float8 from sessions where id = any(%(sessions)b::uuid[])
+
 -- name: lose_stream
 update sessions set stream_lost_at = clock_timestamp() where id = %(id)s and stream = %(stream)s and status = 'LIVE'
 
@@ -96,18 +99,22 @@ left join (select queue, task_type, priority, min(run_at) as run_at,
 
 -- name: release_claims
 -- moves: QUEUED -> PENDING
--- Claims of which this scheduler wrote no byte to the worker.
+-- Claims of which this scheduler wrote no byte to the worker. A row that a stranger has locked is not waited for; the last column of each row
+-- counts them.
 with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id),
 held as materialized (
   select t.id, t.epoch from d join tasks_live t on t.id = any(array[d.id]) and t.epoch = d.epoch
     and t.session = %(session)s and t.stream = %(stream)s and t.status = 'QUEUED'
-  order by d.id for no key update of t),
+  order by d.id for no key update of t skip locked),
 back as (
   update tasks_live t set status = 'PENDING', session = null, stream = null, attempt = t.attempt - 1, updated_at = clock_timestamp()
   from held h where t.id = any(array[h.id]) and t.epoch = h.epoch
   returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key)
-select queue, task_type, priority, min(run_at) as run_at,
-  min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority
+select b.*, l.n from (
+  select count(*) as n from d join tasks_live t on t.id = any(array[d.id]) and t.epoch = d.epoch
+    and t.session = %(session)s and t.stream = %(stream)s and t.status = 'QUEUED' where t.id not in (select id from held)) l
+left join (select queue, task_type, priority, min(run_at) as run_at,
+  min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority) b on true
 
 -- name: cancel_requests
 select session, string_agg(uuid_send(id), '') as ids, string_agg(int8send(epoch), '') as epochs from tasks_live

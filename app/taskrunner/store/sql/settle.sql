@@ -4,9 +4,19 @@
 
 -- name: start_tasks
 -- moves: QUEUED -> RUNNING
-update tasks_live t set status = 'RUNNING', updated_at = now()
-from (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(sessions)b::uuid[]) d (id, epoch, session) order by id) d
-where t.id = any(array[d.id]) and t.epoch = d.epoch and t.session is not distinct from coalesce(d.session, (%(sessions)b::uuid[])[1]) and t.status = 'QUEUED'
+-- A row that a stranger has locked is not waited for: its id comes back, to be said again.
+with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[], %(sessions)b::uuid[]) d (id, epoch, session)),
+held as materialized (
+  select t.id, t.epoch from d join tasks_live t
+  on t.id = any(array[d.id]) and t.epoch = d.epoch and t.session is not distinct from coalesce(d.session, (%(sessions)b::uuid[])[1]) and t.status = 'QUEUED'
+  order by d.id for no key update of t skip locked),
+started as (
+  update tasks_live t set status = 'RUNNING', updated_at = now()
+  from held h where t.id = any(array[h.id]) and t.epoch = h.epoch
+  returning t.id)
+select t.id from d join tasks_live t
+on t.id = any(array[d.id]) and t.epoch = d.epoch and t.session is not distinct from coalesce(d.session, (%(sessions)b::uuid[])[1]) and t.status = 'QUEUED'
+where t.id not in (select id from started)
 
 -- name: complete_tasks
 -- moves: QUEUED -> COMPLETED, RUNNING -> COMPLETED
@@ -101,10 +111,14 @@ held as materialized (
   order by d.id for no key update of t skip locked)
 update tasks_live t set progress = case when h.fraction between 0 and 1 then h.fraction end, progress_message = nullif(h.message, ''), updated_at = now() from held h where t.id = any(array[h.id]) and t.epoch = h.epoch
 
--- name: unlocked_tasks
--- Those of a batch that nobody else has locked, locked for us: the batch goes on without waiting for a stranger.
-with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id)
-select t.id from d join tasks_live t on t.id = any(array[d.id]) order by d.id for no key update of t skip locked
+-- name: locked_tasks
+-- Those of a batch that a stranger has locked. The others are locked for us: the batch goes on with them. (The aggregate sees to it that they
+-- all are, before the first row comes back.)
+with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch)),
+free as materialized (
+  select coalesce(array_agg(id), '{{}}') as ids from (
+    select t.id from d join tasks_live t on t.id = any(array[d.id]) order by d.id for no key update of t skip locked) f)
+select t.id from free cross join d join tasks_live t on t.id = any(array[d.id]) where t.id <> all(free.ids)
 
 -- name: stale_tasks
 -- Of a batch that changed fewer rows than it names: the pairs that did not end so before either (an acknowledgement may have been lost).
