@@ -11,7 +11,7 @@ PROTOS := $(wildcard proto/taskrunner/v1/*.proto)
 # What meets the database is tested a second time on the oldest PostgreSQL that we support, where that is installed.
 OLDEST := /usr/lib/postgresql/15/bin
 ON_OLDEST := $(addprefix tests/,store scheduler) $(addprefix tests/api/test_,$(addsuffix .py,bulk imports listing stats))
-# These watch the clock and have the machine for themselves.
+# These start and kill real processes and watch the clock: each file is one row after the other, two files at once.
 ALONE := tests/faults tests/system
 
 .DEFAULT_GOAL := help
@@ -32,8 +32,8 @@ ifneq ($(wildcard $(OLDEST)/postgres),)
 	@echo "── on $$($(OLDEST)/postgres --version): $(ON_OLDEST)"
 	TASKRUNNER_TEST_PG_BIN=$(OLDEST) $(BIN)/pytest --numprocesses 2 $(ON_OLDEST)
 endif
-	@echo "── real processes, killed, stopped and cut off, one thing after the other"
-	$(BIN)/pytest $(ALONE)
+	@echo "── real processes, killed, stopped and cut off"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ALONE)
 	@echo "── all the rest"
 	$(BIN)/pytest --numprocesses 2 $(addprefix --ignore=,$(ALONE))
 

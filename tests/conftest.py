@@ -12,10 +12,14 @@ from uuid import uuid4
 import psycopg
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 from psycopg.conninfo import make_conninfo
 
 from taskrunner.store import migrate
 from taskrunner.store.embedded import Embedded, embedded_postgres
+
+settings.register_profile("ours", deadline=None)  # how quick an example is, is the machine's business
+settings.load_profile("ours")
 
 # A test database may vanish with the machine: only its speed counts.
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}

@@ -110,10 +110,10 @@ def test_escapes_of_other_languages_take_the_fast_path() -> None:
 )
 def test_the_slow_path_is_linear(body: bytes) -> None:
     """A mebibyte of the worst: quadratic work would take minutes."""
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(BadJson):
         loads(body)
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
 
 
 FRAGMENTS = st.sampled_from(
@@ -129,7 +129,7 @@ NESTED = st.recursive(FRAGMENTS, lambda inner: st.one_of(st.lists(inner, max_siz
         lambda x: "{" + ",".join(f"{k}:{v}" for k, v in x) + "}")), max_leaves=12)  # fmt: skip
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @example('{"a":1,"a":"\\u003a"}')
 @example('{"a":{"\\u0061":1,"a":2},"b:":[":"]}')
 @example("[" * 65 + "]" * 65)
@@ -155,7 +155,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(JSON, st.booleans())
 def test_every_clean_value_is_accepted_however_it_is_written(value: object, ascii_only: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only)

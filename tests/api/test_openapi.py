@@ -76,7 +76,6 @@ async def test_strangers_find_no_answer_that_is_not_in_it(api: Api) -> None:
 def _try(operation: Any) -> None:
     @settings(
         max_examples=EXAMPLES,
-        deadline=None,
         derandomize=True,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),

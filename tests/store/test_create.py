@@ -82,7 +82,7 @@ async def test_awkward_tags_come_back_as_they_were(desk: Desk) -> None:
 @given(
     rows=st.lists(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8), max_size=3), min_size=1, max_size=5)
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_tags_of_a_batch_come_back_as_they_were(desk: Desk, rows: list[list[str]]) -> None:
     made = await desk.store.create([NewTask(task_type="t", payload="1", tags=tuple(tags)) for tags in rows])
     assert [(await desk.row(one.id))["tags"] for one in made] == rows

@@ -168,7 +168,7 @@ def test_the_store_does_what_the_model_says(dsn: str) -> None:
         runner.run(desk.upkeep.make_leaves())
         try:
             driven = type("Driven", (Machine,), {"desk": desk, "runner": runner})
-            quick = settings(max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=[*HealthCheck], database=None)
+            quick = settings(max_examples=30, stateful_step_count=30, suppress_health_check=[*HealthCheck], database=None)
             run_state_machine_as_test(driven, settings=quick)
         finally:
             runner.run(stack.aclose())

@@ -278,7 +278,7 @@ async def test_connections_have_a_bound_and_a_place_that_becomes_free_is_given_a
                 await asyncio.sleep(0.01)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from([SchedulerMessage, WorkerMessage, BeatRequest]),
     st.binary(max_size=300),
