@@ -55,6 +55,7 @@ def test_defaults() -> None:
         ("TASKRUNNER_DATA_DIR", "/tmp/here", "data_dir", Path("/tmp/here")),
         ("TASKRUNNER_LOG_FORMAT", "json", "log_format", "json"),
         ("TASKRUNNER_INSECURE", "1", "insecure", True),
+        ("TASKRUNNER_HTTP_NAMES", "tasks.example.com, tasks", "http_names", ("tasks.example.com", "tasks")),
     ],
 )
 def test_from_the_environment(monkeypatch: pytest.MonkeyPatch, variable: str, text: str, name: str, value: object) -> None:
@@ -107,6 +108,8 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TASKRUNNER_API_TOKENS", "hunter2"),
         ("TASKRUNNER_API_TOKENS", "root:hunter2hunter2hunter2"),
         ("TASKRUNNER_INSECURE", "perhaps"),
+        ("TASKRUNNER_HTTP_NAMES", "https://tasks.example.com"),
+        ("TASKRUNNER_HTTP_NAMES", "*"),
         ("TASKRUNNER_TLS_KEY", "/key.pem"),
         ("TASKRUNNER_TLS_CA", "/ca.pem"),
         ("TASKRUNNER_MAX_CONNECTIONS", "9"),

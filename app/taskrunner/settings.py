@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     api_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="tokens of the HTTP API: SECRET, good for everything, or SCOPE+SCOPE:SECRET"
     )
+    http_names: Words = Field((), description="host names by which the HTTP API may be called where it has no tokens")
     insecure: bool = Field(default=False, description="listen for other machines without tokens (HTTP) and without TLS (gRPC)")
 
     # The worker.
@@ -96,7 +98,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["text", "json"] | None = Field(None, description="text or json; text on a terminal, else json")
 
-    @field_validator("roles", "handlers", "queues", "scheduler_address", "webhook_allow", "api_tokens", mode="before")
+    @field_validator("roles", "handlers", "queues", "scheduler_address", "webhook_allow", "api_tokens", "http_names", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -128,6 +130,14 @@ class Settings(BaseSettings):
                 ip_network(network)
             except ValueError as error:
                 raise ValueError(f"{network!r} must be a network such as 10.0.0.0/8: {error}") from error
+        return value
+
+    @field_validator("http_names")
+    @classmethod
+    def _bare_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r"[\w.-]+", name):
+                raise ValueError(f"{name!r} must be a host name without scheme and port, such as tasks.example.com")
         return value
 
     @field_validator("tls_key", "tls_ca")

@@ -249,6 +249,33 @@ async def test_a_page_cannot_reach_an_open_service_by_a_name_of_its_own(api: Api
             assert (answer.status, (await problem(answer))["code"]) == (403, "unknown_host"), host
 
 
+INSIDE = ["api", "api:8080", "host.docker.internal:8080", "devbox.local"]
+
+
+async def test_nor_where_the_network_is_trusted_which_has_names_of_its_own(dsn: str) -> None:
+    """As in compose: it listens for other machines, and its port is published on this one."""
+    async with opened(dsn, http_host="0.0.0.0", insecure=True) as api:
+        await until(lambda: answers(api.http, "/readyz"))
+        for host in [*OWN, *INSIDE]:
+            async with api.http.get("/api/tasks", headers={"Host": host}) as answer:
+                assert answer.status == 200, host
+        for host in [*OTHERS, "api.", "local.example", "internal.example"]:
+            for headers in ({"Host": host}, {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}):
+                async with api.http.post("/api/tasks", data=b'{"task_type": "x"}', headers=headers) as answer:
+                    assert (answer.status, (await problem(answer))["code"]) == (403, "unknown_host"), host
+            async with api.http.get("/api/tasks", headers={"Host": host}) as answer:
+                assert answer.status == 403, host
+        assert await api.sql("select 1 from tasks") == []
+
+
+async def test_names_that_the_operator_gives_are_answered_to(dsn: str) -> None:
+    async with opened(dsn, http_names=("tasks.example",)) as api:
+        await until(lambda: answers(api.http, "/readyz"))
+        for host, status in (("tasks.example", 200), ("Tasks.Example:8080", 200), ("api", 403), *((host, 403) for host in OTHERS)):
+            async with api.http.get("/api/tasks", headers={"Host": host}) as answer:
+                assert answer.status == status, host
+
+
 async def test_with_tokens_any_name_will_do(shut: Api) -> None:
     async with caller(shut, TOKENS[Scope.READ]) as known, known.http.get("/api/tasks", headers={"Host": "tasks.example"}) as answer:
         assert answer.status == 200

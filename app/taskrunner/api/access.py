@@ -24,7 +24,9 @@ CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 TTL = 1.0  # seconds
 EARLY = 0.5  # seconds of age from which it is read anew, beside the requests
 TOUCH = 60.0  # seconds between two notes of what was used
-NEAR = re.compile(r"|(localhost|[\d.]+|\[[0-9a-fA-F:.]+\])(:\d+)?")  # names that nobody else can give this machine; programs may send none
+# Names that nobody else can give this machine (programs may send none), and names that only its own network can give: no site has one.
+NEAR = re.compile(r"|(localhost|[\d.]+|\[[0-9a-f:.]+\])(:\d+)?", re.IGNORECASE)
+INSIDE = re.compile(r"([\w-]+|[\w.-]+\.(internal|local))(:\d+)?", re.ASCII | re.IGNORECASE)
 
 
 class _Known(NamedTuple):
@@ -63,6 +65,7 @@ class Gate:
         self._given = [_given(n, token.get_secret_value()) for n, token in enumerate(settings.api_tokens, 1)]
         self._host = settings.http_host
         self._insecure = settings.insecure
+        self._names = {name.lower() for name in settings.http_names}
         self._closed = bool(self._given) or not (settings.insecure or is_local(settings.http_host))
         self._book = _Book({}, closed=True)
         self._read_at = self._touched_at = float("-inf")
@@ -135,14 +138,20 @@ class Gate:
         if self.closed:
             return None
         host = request.headers.get(hdrs.HOST, "")
-        if not self._insecure and not NEAR.fullmatch(host):
+        if not self._is_ours(host):
             raise Problem(
                 403,
                 "unknown_host",
                 f"without tokens the service answers to this machine's own names only, not to {host!r}, which any page could bring "
-                "here: set TASKRUNNER_API_TOKENS, or TASKRUNNER_INSECURE=1",
+                "here: set TASKRUNNER_API_TOKENS, or name it in TASKRUNNER_HTTP_NAMES",
             )
         return ANYBODY
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether no stranger's page can have this name. Browsers send nothing else that tells a page's reads over plain HTTP from ours."""
+        if NEAR.fullmatch(host) or (self._insecure and INSIDE.fullmatch(host)):
+            return True
+        return host.partition(":")[0].lower() in self._names
 
     async def _fresh(self) -> None:
         """Return when what is known of the database's tokens is not older than TTL."""

@@ -53,7 +53,7 @@ class Parameter(NamedTuple):
 
 INTERNAL = Error(500, "internal", "our fault; the log of the service says what")
 UNAVAILABLE = Error(503, "unavailable", "the database is away or busy, or the service stops; nothing was done: ask again after Retry-After")
-UNKNOWN_HOST = Error(403, "unknown_host", "without tokens the service answers to this machine's own names only")
+UNKNOWN_HOST = Error(403, "unknown_host", "without tokens the service answers to its own names only")
 UNKNOWN = Error(503, "outcome_unknown", "it may have been done: look before you repeat it")
 STRANGER = Error(403, "cross_origin", "a page of another site wants to change something")
 UNAUTHORIZED = Error(401, "unauthorized", "there are tokens, and none that is good came with the request")
