@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from psycopg.conninfo import conninfo_to_dict
 
 from taskrunner.cli import COMMANDS
 from taskrunner.process import MARGIN
@@ -46,7 +47,25 @@ def test_the_services(compose: dict[str, Any]) -> None:
 def test_only_known_variables_are_set(compose: dict[str, Any]) -> None:
     known = {env_name(name) for name in Settings.model_fields}
     for role in ROLES:
-        assert set(compose["services"][role]["environment"]) <= known
+        assert set(compose["services"][role]["environment"]) <= known | {"PGPASSWORD"}
+
+
+def test_any_password_is_the_same_for_both_sides(compose: dict[str, Any]) -> None:
+    """It may have characters that mean something in a URL, so it stands in none."""
+    given = compose["services"]["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    for role in ("api", "scheduler"):
+        environment = compose["services"][role]["environment"]
+        assert environment["PGPASSWORD"] == given
+        assert "$" not in environment["DB_DSN"]
+        assert "password" not in conninfo_to_dict(environment["DB_DSN"])
+
+
+def test_a_mail_server_is_passed_on_to_the_workers_if_there_is_one(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = compose["services"]["worker"]["environment"]
+    for name in ("TASKRUNNER_SMTP_URL", "TASKRUNNER_MAIL_FROM"):
+        assert environment[name] == f"${{{name}:-}}"
+        monkeypatch.setenv(name, "")
+    assert (Settings().smtp_url, Settings().mail_from) == (None, "taskrunner@localhost"), "empty is not set"
 
 
 def test_the_settings_can_be_read(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ class Translated:
         ports = {"HTTP_PORT": self.http, "SCHEDULER_PORT": self.scheduler, "WORKER_PORT": self.workers[number]}
         found = {}
         for key, value in self._services[name]["environment"].items():
-            text = re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value)
+            text = re.sub(r"\$\{\w+:-(\w*)\}", r"\1", value)
             text = text.replace("@postgres:5432", f"@127.0.0.1:{self._database}").replace("scheduler:10000", f"127.0.0.1:{self.scheduler}")
             found[key] = str(ports.get(key, text))
         assert not re.search(r"postgres:5432|\$\{", str(found))
