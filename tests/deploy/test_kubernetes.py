@@ -201,7 +201,9 @@ async def test_the_backlog_is_asked_where_it_is_with_a_token_that_may(objects: l
     (scaled,) = find(objects, "ScaledObject")
     (trigger,) = scaled["spec"]["triggers"]
     where = urlsplit(trigger["metadata"]["url"])
-    find(objects, "Service", where.hostname or "")[0]
+    name, namespace, svc = (where.hostname or "").split(".")
+    (service,) = find(objects, "Service", name)
+    assert (namespace, svc) == (service["metadata"]["namespace"], "svc"), "KEDA asks from a namespace of its own"
     async with open_store(dsn, Settings()) as store:
         security = document(api.Rooms(store).routes())["paths"][where.path]["get"]["security"]
     ((scope,),) = security[0].values()
@@ -273,5 +275,5 @@ def test_only_named_peers_are_let_in(objects: list[Object]) -> None:
 
 def test_the_image_is_the_one_that_compose_builds(objects: list[Object]) -> None:
     compose: dict[str, Any] = yaml.safe_load((TOP / "compose.yaml").read_text())
-    rules = yaml.safe_load((FOLDER / "base" / "kustomization.yaml").read_text())
+    rules = yaml.safe_load((FOLDER / "example" / "kustomization.yaml").read_text())
     assert [image["name"] for image in rules["images"]] == [compose["services"]["api"]["image"]]
