@@ -44,6 +44,16 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert broken == []
 
 
+def test_nobody_is_told_to_fetch_the_package_of_a_stranger() -> None:
+    """taskrunner is in no index: who asks one for that name gets something else."""
+    places = [
+        *DOCS,
+        *(path for folder in ("app", "deploy") for path in (TOP / folder).rglob("*") if path.suffix != ".pyc" and path.is_file()),
+    ]
+    told = re.compile(rb"(pip|uv|pipx|poetry) (install|add) [^\n.]*\btaskrunner\b|taskrunner\[")
+    assert [str(path.relative_to(TOP)) for path in places if told.search(path.read_bytes())] == []
+
+
 @pytest.mark.parametrize("path", DOCS, ids=NAMES)
 def test_lines_fit_a_screen(path: Path) -> None:
     assert [line for line in path.read_text().splitlines() if len(line) > LONGEST] == []

@@ -163,7 +163,10 @@ async def _traces() -> AsyncIterator[None]:
         try:
             await stack.enter_async_context(exporting())
         except ImportError as error:
-            raise ConfigurationError(f"{env_name('traces')}: OpenTelemetry is not installed ({error}); install taskrunner[otel]") from None
+            raise ConfigurationError(
+                f"{env_name('traces')}: OpenTelemetry is not installed ({error}): install opentelemetry-sdk and "
+                "opentelemetry-exporter-otlp-proto-http, as requirements.txt has them"
+            ) from None
         yield
 
 

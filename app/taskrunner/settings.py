@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     api_url: str = Field("http://localhost:8080", description="where the service is, for the command line and the Python client")
     api_token: SecretStr | None = Field(None, description="token that they send along")
 
-    traces: bool = Field(default=False, description="send traces by OpenTelemetry, as its variables OTEL_… say; needs taskrunner[otel]")
+    traces: bool = Field(default=False, description="send traces by OpenTelemetry, as its variables OTEL_… say; needs the extra otel")
     metrics_port: int = Field(0, ge=0, le=65535, description="port of /metrics where there is no api role, on HTTP_HOST; 0 is none")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["text", "json"] | None = Field(None, description="text or json; text on a terminal, else json")

@@ -51,10 +51,27 @@ def test_the_unit_runs_the_role_and_gives_it_time(service: dict[str, list[str]])
     assert service["KillMode"] == ["mixed"], "SIGTERM is for us alone: children are our affair"
 
 
+def test_certificates_are_handed_to_a_user_who_cannot_read_the_settings_folder(service: dict[str, list[str]]) -> None:
+    assert service["DynamicUser"] == ["yes"]
+    assert [path.name for path in (FOLDER / "env").iterdir() if "=/etc/" in path.read_text()] == []
+    dropin = (FOLDER / "tls.conf").read_text()
+    handed = dict(re.findall(r"(?m)^LoadCredential=(\S+):(\S+)$", dropin))
+    (words,) = re.findall(r"(?m)^Environment=(.*)$", dropin)
+    given = dict(word.split("=") for word in words.split())
+    assert set(given) == {env_name(name) for name in ("tls_cert", "tls_key", "tls_ca")}
+    assert set(given.values()) == {f"%d/{name}" for name in handed}
+    says = (FOLDER.parents[1] / "docs" / "operations.md").read_text()
+    assert f"install -m 0600 {' '.join(handed)} /etc/taskrunner/" in says
+    assert set(handed.values()) == {f"/etc/taskrunner/{name}" for name in handed}
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_finds_nothing_to_say_and_little_exposed(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("/opt/taskrunner/bin/taskrunner", shutil.which("true") or ""))
+    dropin = tmp_path / f"{UNIT.name}.d" / "tls.conf"
+    dropin.parent.mkdir()
+    shutil.copy(FOLDER / "tls.conf", dropin)
     found = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stderr.replace(str(tmp_path), "")) == (0, "")
     found = subprocess.run(["systemd-analyze", "security", "--offline=true", unit], capture_output=True, text=True, check=False)
