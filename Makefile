@@ -20,7 +20,7 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help run test test-faults soak mutants check fix proto lock bench bench-peers bench-dashboard screenshots bench-growth build clean python
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ── two commands ──
 
@@ -70,7 +70,7 @@ lock: $(VENV)/.dev ## pin every dependency anew: requirements.txt, requirements-
 	$(LOCK) --upgrade --extra embedded --extra otel --group build pyproject.toml --output-file requirements.txt
 	$(LOCK) --upgrade --extra embedded --extra otel --group dev --constraint requirements.txt pyproject.toml --output-file requirements-dev.txt
 
-bench: $(VENV)/.dev ## every figure of the README, about 5 minutes on an idle machine
+bench: $(VENV)/.dev ## every figure of the README's second table, about 7 minutes on an idle machine
 	$(BIN)/python tests/bench/run.py
 
 bench-peers: $(VENV)/.dev ## draining and the time until the start, beside graphile-worker, pgqueuer and procrastinate; needs node and npm
