@@ -42,7 +42,7 @@ async def test_nothing_is_changed_unless_it_was_said(do: Do, api: Api) -> None:
     task = await api.create(queue="q")
     assert (await do("cancel"))[::2] == (2, "taskrunner: give IDs, or filters that say which tasks to cancel\n")
     assert (await do("cancel", task["id"], "--queue=q"))[::2] == (2, "taskrunner: give IDs, or filters; not both\n")
-    assert (await do("cancel", "--queue=q"))[::2] == (2, "taskrunner: 1 tasks fit: say --yes to cancel them all\n")
+    assert (await do("cancel", "--queue=q"))[::2] == (2, "taskrunner: this would cancel 1 task: say --yes to do it\n")
     assert await statuses(api) == {"PENDING"}
 
 

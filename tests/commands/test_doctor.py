@@ -166,7 +166,7 @@ async def test_what_it_says_and_its_code(patient: Bed, capsys: pytest.CaptureFix
         assert await asyncio.to_thread(main, ["doctor", *flags]) == 1
         out = capsys.readouterr().out
         assert "\x1b" not in out
-        assert re.search(r"(?m)^warning   backlog: 1 tasks of type y\\x1b\[2J in queue default are due, the first for 10 min", out)
+        assert re.search(r"(?m)^warning   backlog: 1 task of type y\\x1b\[2J in queue default is due, the first for 10 min", out)
         assert re.search(r"(?m)^note      paused: the queue idle is paused\n          → taskrunner queue resume idle$", out)
         await patient.sql("delete from tasks_live")
         assert await asyncio.to_thread(main, ["doctor", *flags, "--json"]) == 0

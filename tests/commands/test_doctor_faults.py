@@ -68,7 +68,7 @@ FAULTS: dict[str, tuple[list[str], str, Severity, str]] = {
         [DUE.format(type="x"), "insert into gates values ('queue', 'default', 'infinity')"],
         "paused",
         Severity.WARNING,
-        "1 tasks are due in it",
+        "1 task is due in it",
     ),
     "a pause": (["insert into gates values ('type', 'x', 'infinity')"], "paused", Severity.NOTE, "the type x is paused"),
     "tasks of a dead worker": (
@@ -77,7 +77,7 @@ FAULTS: dict[str, tuple[list[str], str, Severity, str]] = {
         Severity.CRITICAL,
         "workers that are gone",
     ),
-    "a handler that does not stop": ([HELD], "held tasks", Severity.CRITICAL, "longer than their timeout"),
+    "a handler that does not stop": ([HELD], "held tasks", Severity.CRITICAL, "longer than the timeout"),
     "a cancel that is not obeyed": (
         [HELD, "update tasks_live set cancel_requested_at = now() - interval '1 hour'"],
         "held tasks",

@@ -48,6 +48,8 @@ async def test_filters_and_json(do: Do, api: Api, tmp_path: Path) -> None:
     file = tmp_path / "some"
     assert json.loads((await do("export", str(file), "--queue=other", "--json"))[1]) == {"file": str(file), "tasks": 2}
     assert [task["id"] for task in read(file)] == ids
+    await fill(api, 1, "third")
+    assert (await do("export", str(tmp_path / "one"), "--queue=third"))[1].startswith(f"1 task written to {tmp_path / 'one'} in ")
 
 
 async def test_an_export_becomes_new_tasks_as_the_documents_say(do: Do, api: Api, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from taskrunner.client import Bulk, Client, Count
 from taskrunner.commands.bar import Bar
 from taskrunner.commands.codes import DONE, FAILED
-from taskrunner.commands.words import Misused, show_json
+from taskrunner.commands.words import Misused, show_json, tasks
 
 LOOK = 0.2  # seconds between two looks at how far it is
 # What the service takes without a status; said, so that it is counted too.
@@ -29,14 +29,14 @@ async def change_all(client: Client, verb: Literal["cancel", "retry"], filters: 
         show_json(bulk)
     else:
         rest = f", {bulk.failed:,} could not be: somebody has them locked, or a live task has their unique_key" if bulk.failed else ""
-        sys.stdout.write(f"{bulk.done:,} tasks {DID[verb]}{rest}{f': {bulk.error}' if bulk.error else ''}\n")
+        sys.stdout.write(f"{tasks(bulk.done)} {DID[verb]}{rest}{f': {bulk.error}' if bulk.error else ''}\n")
     return FAILED if bulk.failed or bulk.status == "FAILED" else DONE
 
 
 async def _sure(verb: str, found: Count) -> bool:
-    words = f"{found.count:,}{'' if found.complete else ' or more'} tasks"
+    words = tasks(found.count) if found.complete else f"{found.count:,} or more tasks"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise Misused(f"{words} fit: say --yes to {verb} them all")
+        raise Misused(f"this would {verb} {words}: say --yes to do it")
     sys.stderr.write(f"{verb} {words}? [y/N] ")
     sys.stderr.flush()
     typed = asyncio.Event()  # waited for, so that Ctrl-C is heard

@@ -14,7 +14,7 @@ import orjson
 
 from taskrunner.client import Client
 from taskrunner.commands.bar import Bar
-from taskrunner.commands.words import Misused, show_json
+from taskrunner.commands.words import Misused, show_json, tasks
 
 PAGE = 500
 
@@ -45,7 +45,7 @@ async def export(client: Client, name: str, filters: Mapping[str, Any], *, as_js
         show_json({"file": name, "tasks": n})
     else:
         went_on = f", {begun.tasks:,} of them before" if begun.tasks else ""
-        sys.stdout.write(f"{n:,} tasks written to {name} in {seconds:.1f} s{went_on}\n")
+        sys.stdout.write(f"{tasks(n)} written to {name} in {seconds:.1f} s{went_on}\n")
     return 0
 
 
@@ -78,7 +78,7 @@ async def _write(client: Client, file: IO[bytes], filters: Mapping[str, Any], at
             file.write(lines)
             file.flush()
             size, n, cursor = size + len(lines), n + len(page.items), page.next_cursor
-            bar.move(n, f"{n:,} tasks written")
+            bar.move(n, f"{tasks(n)} written")
             if cursor is None:
                 return n, bar.seconds
             if note is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from taskrunner.client import Client, Lot, Worker
 from taskrunner.commands.bar import Bar
 from taskrunner.commands.codes import DONE, FAILED, Arguments
-from taskrunner.commands.words import clean, show_json, span, table
+from taskrunner.commands.words import are, clean, show_json, span, table, tasks
 
 LOOK = 0.5  # seconds between two looks at a worker that drains
 WORKERS = ("SESSION", "NAME", "VERSION", "STATUS", ">BUSY", ">SLOTS", ">BEAT", ">LAG", "STARTED", "QUEUES", "TYPES")
@@ -82,7 +82,7 @@ async def _drain(client: Client, arguments: Arguments) -> int:
         if arguments["json"]:
             show_json(worker)
         else:
-            rest = "" if worker.status == "DEAD" else f" and holds {worker.in_flight} tasks"
+            rest = "" if worker.status == "DEAD" else f" and holds {tasks(worker.in_flight)}"
             sys.stdout.write(f"{worker.session}  {clean(worker.name)} is {worker.status}{rest}\n")
     return DONE if arguments["wait"] is None or all(worker.status == "DEAD" for worker in asked) else FAILED
 
@@ -98,7 +98,8 @@ async def _gone(client: Client, asked: Sequence[Worker], seconds: float) -> list
             dead = sum(worker.status == "DEAD" for worker in found)
             if dead == len(found) or time.monotonic() >= ends:
                 return found
-            bar.move(dead, f"{dead} of {len(found)} have ended, {sum(worker.in_flight for worker in found)} tasks are still held")
+            holding = sum(worker.in_flight for worker in found)
+            bar.move(dead, f"{dead} of {len(found)} have ended, {tasks(holding)} {are(holding)} still held")
             await asyncio.sleep(LOOK)
     finally:
         bar.clear()

@@ -7,6 +7,7 @@ from typing import IO
 
 from taskrunner.client import Client
 from taskrunner.commands.bar import Bar
+from taskrunner.commands.words import tasks
 
 CHUNK = 1 << 18
 
@@ -32,7 +33,7 @@ async def _import(client: Client, file: IO[bytes], total: int, *, as_json: bool)
     finally:
         bar.clear()
     if not as_json:
-        sys.stdout.write(f"{made:,} tasks created in {bar.seconds:.1f} s\n")
+        sys.stdout.write(f"{tasks(made)} created in {bar.seconds:.1f} s\n")
     return 0
 
 

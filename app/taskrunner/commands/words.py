@@ -84,6 +84,16 @@ def fitted(text: str, wide: int) -> str:
     return text + "…" if wide > 0 else ""
 
 
+def tasks(n: int) -> str:
+    """So many tasks."""
+    return f"{n:,} task{'' if n == 1 else 's'}"
+
+
+def are(n: int) -> str:
+    """What follows when they are something."""
+    return "is" if n == 1 else "are"
+
+
 def span(seconds: float | None) -> str:
     """A duration: two units at most."""
     if seconds is None:
