@@ -14,13 +14,14 @@ from uuid import UUID, uuid4
 import orjson
 import psycopg
 
-from taskrunner.domain.errors import TaskrunnerError
+from taskrunner.domain.errors import TaskrunnerError, Unavailable
 from taskrunner.domain.task import Lane
 from taskrunner.store.pool import Connection, Line
 
 CHANNEL = "taskrunner"
 PAUSE, LONGEST_PAUSE = 0.002, 0.016
 MANY = 3_000  # tasks a second, above which a pause costs nobody anything
+SILENCE, PATIENCE = 10.0, 5.0  # seconds after which a connection is asked whether it still lives, and for which its answer is waited for
 MOST_LANES = 30  # a payload has 8,000 bytes; beyond that many lanes the listeners look for themselves
 
 
@@ -142,13 +143,17 @@ async def _notify(connection: Connection, payload: str) -> None:
 async def listen(connection: Connection, heard: Listen, *, but: str) -> None:
     """Hand each hint of processes other than ``but`` to ``heard``, for ever; raises when the connection is broken.
 
-    A connection that has been silent for 10 s is asked again, which shows whether it still lives.
+    A connection that has been silent for a while is asked again, which shows whether it still lives. Raises Unavailable when it does not
+    answer.
     """
     await connection.execute(f"listen {CHANNEL}")
     heard(Hint(look=True))  # what was said before we listened
     while True:
-        async for notification in connection.notifies(timeout=10):
+        async for notification in connection.notifies(timeout=SILENCE):
             if but not in notification.payload:
                 heard(Hint.load(notification.payload))
-        async with asyncio.timeout(5):
-            await connection.execute(f"listen {CHANNEL}")
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await connection.execute(f"listen {CHANNEL}")
+        except TimeoutError:
+            raise Unavailable("the connection that listens for hints gives no answer") from None
