@@ -7,7 +7,8 @@ While one is on its way the next one fills, and after each there is a short paus
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -56,16 +57,26 @@ class Hint:
 
     @classmethod
     def load(cls, text: str) -> "Hint":
-        """From the payload of NOTIFY. What cannot be read is a reason to look."""
+        """From the payload of NOTIFY, whoever sent it: any role may. What is not well-formed is a reason to look."""
         try:
             raw: dict[str, Any] = orjson.loads(text)
             hint = cls(look=bool(raw.get("look")))
             for n in raw.get("lanes", ()):
-                hint.add(Lane(n["queue"], n["type"], n["priority"]), datetime.fromisoformat(n["run_at"]), n["in"])
+                hint.add(*_read(n))
             hint.cancels.update(UUID(session) for session in raw.get("cancels", ()))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return cls(look=True)
         return hint
+
+
+def _read(raw: dict[str, Any]) -> tuple[Lane, datetime, float]:
+    """A lane of a payload. Raises an error of any kind where a claim could not go on with it."""
+    lane = Lane(raw["queue"], raw["type"], raw["priority"])
+    run_at, delay = datetime.fromisoformat(raw["run_at"]), raw["in"]
+    names = all(isinstance(name, str) and 1 <= len(name) <= 200 and "\0" not in name for name in lane[:2])
+    if not (names and type(lane.priority) is int and 1 <= lane.priority <= 4 and run_at.tzinfo and isfinite(delay)):
+        raise ValueError
+    return lane, run_at.astimezone(UTC), delay
 
 
 Listen = Callable[[Hint], None]
