@@ -49,6 +49,16 @@ async def test_hello_is_answered_with_welcome(house: House) -> None:
             WorkerMessage(hello=Hello(protocol=1, session=bytes(16), task_types=["a", "b"], timeouts=[5.0])),
             *(Code.INVALID_ARGUMENT, "different lengths"),
         ),
+        *(
+            (WorkerMessage(hello=Hello(protocol=1, session=bytes(16), **wrong)), Code.INVALID_ARGUMENT, sentence)
+            for wrong, sentence in (
+                ({"task_types": ["a", "b"], "max_attempts": [0, 1001]}, "max_attempts are 1 to 1000"),
+                ({"task_types": ["a", "b"], "timeouts": [0.0, -1.0]}, "timeouts are up to 2592000 seconds"),
+                ({"task_types": ["a"], "timeouts": [float("nan")]}, "timeouts are up to"),
+                ({"task_types": ["a"], "timeouts": [float("inf")]}, "timeouts are up to"),
+                ({"capacity": Capacity(slots=2**31)}, "slots are 2147483647 at most"),
+            )
+        ),
     ],
 )
 async def test_a_hello_that_cannot_be_understood_is_refused_with_a_sentence(

@@ -11,7 +11,7 @@ from scheduler.workman import House, Workman, until
 
 from taskrunner.domain.task import NewTask
 from taskrunner.wire.columns import EPOCH, ID, split
-from taskrunner.wire.pb.taskrunner.v1 import Outcome, Outcomes, Started, WorkerMessage
+from taskrunner.wire.pb.taskrunner.v1 import Capacity, Outcome, Outcomes, Started, WorkerMessage
 
 SLOW = 0.1  # seconds after which a worker says that a handler runs
 LEASE = 3.0
@@ -93,6 +93,14 @@ async def test_a_backlog_does_not_keep_suspects_out(house: House) -> None:
             await man.take()
             seen |= man.held.keys()
     assert len(await pending(house)) > 10
+
+
+async def test_a_worker_that_says_it_has_more_places_than_there_are_numbers_gets_its_suspect(house: House) -> None:
+    await crashed(house, 1)
+    address, _ = await house.scheduler(lease=30)
+    man = await house.workman(address, slots=0)
+    await man.work.send_message(WorkerMessage(capacity=Capacity(slots=3_000_000_000, prefetch=3_000_000_000)))
+    await man.take()
 
 
 async def pending(house: House) -> list[object]:

@@ -86,7 +86,9 @@ def test_an_annotation_validates_the_payload_and_a_plain_dict_costs_nothing() ->
         ({"isolation": "thread"}, 'isolation is "process" or left out'),
         ({"timeout": 0}, "timeout must be more than 0"),
         ({"timeout": float("nan")}, "timeout must be more than 0"),
-        ({"max_attempts": 0}, "max_attempts must be at least 1"),
+        ({"timeout": float("inf")}, "and at most 2592000, not inf"),
+        ({"max_attempts": 0}, "max_attempts must be 1 to 1000, not 0"),
+        ({"max_attempts": 5000}, "max_attempts must be 1 to 1000, not 5000"),
     ],
 )
 def test_a_wrong_option_is_told_where_it_is_written(options: dict[str, Any], sentence: str) -> None:

@@ -11,6 +11,10 @@ from taskrunner.domain.retry import Backoff
 OnConflict: TypeAlias = Literal["return", "reject", "replace", "postpone"]
 
 
+MOST_ATTEMPTS = 1_000
+LONGEST_TIMEOUT = 30 * 86_400  # seconds
+
+
 class Lane(NamedTuple):
     """Tasks that are claimed from one place of the index, in order of time. ``key`` is room for limits to come; it is always None."""
 

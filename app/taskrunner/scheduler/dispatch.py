@@ -226,7 +226,7 @@ class Dispatcher:
         n = 0
         for (serves, sessions), alone in product(self._roster.classes().items(), (False, True)):
             wanted = Serves(tuple(default for default in serves.defaults if default[0] in due), serves.queues)
-            seats = [Seat(s.id, s.stream, places) for s in sessions if (places := s.places)]
+            seats = [Seat(s.id, s.stream, min(places, BATCH)) for s in sessions if (places := s.places)]
             if wanted.defaults and seats:
                 claimed_at = monotonic()
                 claimed = await self._sure(seats, self._claims.claim_suspects(wanted, seats, alone=alone, closed=closed))

@@ -15,6 +15,7 @@ from grpclib.server import Stream
 
 from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.domain.lanes import Serves
+from taskrunner.domain.task import LONGEST_TIMEOUT, MOST_ATTEMPTS
 from taskrunner.scheduler.dispatch import Dispatcher
 from taskrunner.scheduler.leases import Leases
 from taskrunner.scheduler.roster import Roster, Session
@@ -28,6 +29,7 @@ from taskrunner.wire.together import send_together
 
 log = structlog.get_logger()
 PROTOCOL = 1
+MOST_SLOTS = 2**31 - 1  # which is what the table of sessions can hold
 FIRST_MESSAGE = 5.0  # seconds for a stream to say who it is
 
 WorkStream = Stream[WorkerMessage, SchedulerMessage]
@@ -231,6 +233,12 @@ def _introduction(hello: Hello) -> Introduction:
         raise ValueError("ids and epochs have different lengths")
     if any(len(column) not in (0, len(hello.task_types)) for column in (hello.max_attempts, hello.timeouts)):
         raise ValueError("task_types and their defaults have different lengths")
+    if not all(0 <= attempts <= MOST_ATTEMPTS for attempts in hello.max_attempts):  # a claim writes them into tasks
+        raise ValueError(f"max_attempts are 1 to {MOST_ATTEMPTS}, or 0 for none")
+    if not all(0 <= timeout <= LONGEST_TIMEOUT for timeout in hello.timeouts):
+        raise ValueError(f"timeouts are up to {LONGEST_TIMEOUT} seconds, or 0 for none")
+    if hello.capacity and hello.capacity.slots > MOST_SLOTS:
+        raise ValueError(f"slots are {MOST_SLOTS} at most")
     return Introduction(
         session=UUID(bytes=hello.session),
         resumed=hello.resumed,

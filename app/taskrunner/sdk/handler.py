@@ -9,6 +9,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter
 
+from taskrunner.domain.task import LONGEST_TIMEOUT, MOST_ATTEMPTS
+
 MARK = "__taskrunner_handler__"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,10 +59,10 @@ def task(  # noqa: PLR0913 — each is an option of its own, all by keyword
         raise ValueError("a task type has 1 to 200 characters")
     if isolation not in (None, Isolation.PROCESS):
         raise ValueError(f'isolation is "process" or left out, not {isolation!r}')
-    if timeout is not None and not timeout > 0:
-        raise ValueError("timeout must be more than 0 seconds")
-    if max_attempts is not None and max_attempts < 1:
-        raise ValueError("max_attempts must be at least 1")
+    if timeout is not None and not 0 < timeout <= LONGEST_TIMEOUT:
+        raise ValueError(f"timeout must be more than 0 seconds and at most {LONGEST_TIMEOUT}, not {timeout!r}")
+    if max_attempts is not None and not 1 <= max_attempts <= MOST_ATTEMPTS:
+        raise ValueError(f"max_attempts must be 1 to {MOST_ATTEMPTS}, not {max_attempts!r}")
 
     def mark(function: F) -> F:
         where = Isolation.PROCESS if isolation else Isolation.LOOP if inspect.iscoroutinefunction(function) else Isolation.THREAD
