@@ -12,7 +12,8 @@ from taskrunner.domain.task import NewTask
 from taskrunner.scheduler import dispatch, role
 from taskrunner.sdk.context import POSTGRES_EPOCH
 from taskrunner.store import queries
-from taskrunner.wire.columns import ID, longs, split
+from taskrunner.store.claims import Claims
+from taskrunner.wire.columns import ID, ints, longs, split
 
 
 async def create(house: House, times: list[datetime]) -> None:
@@ -78,3 +79,23 @@ async def test_they_go_out_even_if_nobody_can_say_what_time_it_is(house: House, 
     async with asyncio.timeout(5):
         assert max(await early_by(man, 10)) <= 0
     assert any(await claimed_before(house))
+
+
+async def test_they_hold_no_places_while_the_clock_of_the_database_is_an_hour_late(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is put back between the claim and the look at it."""
+    asked: list[datetime] = []
+
+    async def clock(claims: Claims) -> datetime:
+        asked.append(await real(claims))
+        return asked[-1] - timedelta(hours=1)
+
+    real = Claims.clock
+    monkeypatch.setattr(dispatch, "AHEAD", 0.1)  # so that a slow machine claims ahead, too
+    monkeypatch.setattr(Claims, "clock", clock)
+    address, _ = await house.scheduler(lease=30)
+    man = await house.workman(address, slots=1)
+    await create(house, [datetime.now(UTC) + timedelta(seconds=0.3)])
+    async with asyncio.timeout(5):
+        tasks = await man.take()
+    assert asked
+    assert ints(tasks.attempts) == (1,)

@@ -12,7 +12,7 @@ from taskrunner.wire.pb.taskrunner.v1 import SchedulerMessage, Tasks
 
 
 class Delivery:
-    """Puts claims into the outboxes of their sessions. ``undelivered`` is told of those whose stream is over."""
+    """Puts claims into the outboxes of their sessions. ``undelivered`` is told of those that are not sent."""
 
     def __init__(self, roster: Roster, *, undelivered: Callable[[Claimed], None]) -> None:
         self._roster = roster
@@ -27,6 +27,14 @@ class Delivery:
                 self._undelivered(one)  # its stream broke meanwhile
                 continue
             session.send(SchedulerMessage(tasks=_message(one)), one, claimed_at)
+
+    def give_back(self, claimed: list[Claimed]) -> None:
+        """Send it to nobody: its places are free again."""
+        for one in claimed:
+            self._undelivered(one)
+            session = self._roster.get(one.session)
+            if session is not None and session.stream == one.stream:
+                session.outstanding -= one.n
 
     def send_at(self, when: float, claimed: list[Claimed], claimed_at: float) -> None:
         """The same, and never before ``when``: a timer of uvloop counts whole milliseconds, and may be early."""

@@ -196,13 +196,16 @@ class Dispatcher:
         return first + TOGETHER - now
 
     async def _keep(self, claimed: list[Claimed], claimed_at: float, took: Mapping[Lane, Took]) -> None:
-        """Send what was claimed ahead when all of it is due, by the database's clock."""
+        """Send what was claimed ahead when all of it is due, by the database's clock; give it back where that has been put back."""
         if not claimed:
             return
         early = AHEAD + TOGETHER  # at most
         with suppress(TaskrunnerError):  # by now they are claimed: they must go out, rather late than never
             early = (max(one.mark.run_at for one in took.values()) - await self._claims.clock()).total_seconds()
-        self._delivery.send_at(monotonic() + early, claimed, claimed_at)
+        if early > 2 * (AHEAD + TOGETHER):  # they would hold their places for as long as the clock went back
+            self._delivery.give_back(claimed)
+        else:
+            self._delivery.send_at(monotonic() + early, claimed, claimed_at)
 
     async def _peek(self) -> bool:
         """Ask when the lanes that were found empty are due next; whether one of them is due by now, or will be in a moment."""
