@@ -10,6 +10,12 @@ import pytest
 from aiohttp import ClientSession
 from doors.door import LEASE, WHO, Door, begun, door_at, outcome
 
+from taskrunner.api.pull import Pull
+from taskrunner.domain.task import NewTask
+from taskrunner.settings import Settings
+from taskrunner.store.pulling import Puller, Pulling
+from taskrunner.store.tasks import open_store
+
 
 @pytest.fixture
 async def door(dsn: str) -> AsyncIterator[Door]:
@@ -245,6 +251,18 @@ async def test_a_service_that_stops_lets_those_go_that_wait(dsn: str) -> None:
             began = time.monotonic()
         assert (await (await asking).json())["tasks"] == []
     assert time.monotonic() - began < 10
+
+
+async def test_nothing_is_kept_of_a_lane_that_is_forgotten(dsn: str) -> None:
+    settings = Settings(_env_file=None)
+    async with open_store(dsn, settings) as store:
+        await store.create([NewTask(task_type="t", payload="1", queue=f"tenant-{n}") for n in range(5)])
+        pull = Pull(Pulling(store.pool, store.meter, lease=LEASE), store.hints, settings)
+        claim = await pull.claim(None, Puller("w", ("t",), ("*",), 9), wait=0, gone=bool)
+        assert claim is not None
+        assert len(claim.claimed) == 5
+        assert pull._lanes.to_peek() == []
+        await pull.close()
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,7 @@ class Pull:
                 claimed, took = await self._pulling.claim(picks, session, free)
                 n = sum(one.n for one in claimed)
                 self._lanes.claimed(picks, took, full=n >= free, now=began)
+                self._lanes.to_peek()  # nobody asks: the next look says when they are due
                 taken += claimed
                 free -= n
                 size += sum(one.size for one in took.values())
