@@ -5,12 +5,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from store.desk import Desk
 from structlog.testing import capture_logs
 
 from taskrunner.domain.errors import ConfigurationError, OutcomeUnknown, Unavailable
-from taskrunner.store.pool import FRESH, Connection, Line, open_pool
+from taskrunner.store.pool import FRESH, Connection, Line, open_pool, translated
 
 
 async def pid(connection: Connection) -> int:
@@ -46,6 +47,47 @@ async def test_a_write_whose_connection_broke_has_an_unknown_outcome(desk: Desk)
     await terminate(desk, await line.run(pid))
     with pytest.raises(OutcomeUnknown):
         await line.run(pid, writes=True)
+    await line.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.InFailedSqlTransaction,
+        errors.IdleInTransactionSessionTimeout,
+        errors.TransactionTimeout,
+        errors.DependentObjectsStillExist,
+        errors.FeatureNotSupported,
+    ],
+)
+def test_a_transaction_that_was_given_up_and_what_somebody_did_to_our_tables_end_no_loop(error: type[psycopg.Error]) -> None:
+    """Nothing is written then, so it is no unknown outcome either."""
+    with pytest.raises(Unavailable, match="for this reason"), translated(writes=True):
+        raise error("for this reason\nand more")
+
+
+async def test_a_transaction_that_the_database_ended_while_we_slept_is_unavailable(desk: Desk) -> None:
+    async def sleep(connection: Connection) -> None:
+        await connection.execute("set idle_in_transaction_session_timeout = '1ms'")
+        async with connection.transaction():
+            number = await pid(connection)
+            while await desk.rows("select from pg_stat_activity where pid = %s", number):
+                await asyncio.sleep(0.01)
+
+    line = Line(desk.store.pool)
+    with pytest.raises(Unavailable, match="gave the transaction up"):
+        await line.run(sleep, writes=True)
+    assert await line.run(pid)
+    await line.close()
+
+
+async def test_a_connection_whose_transaction_failed_and_was_left_open_is_given_up(desk: Desk) -> None:
+    line = Line(desk.store.pool)
+    first = await line.run(pid)
+    for statement, error in (("begin; select 1/0", errors.DivisionByZero), ("select 1", Unavailable)):
+        with pytest.raises(error):
+            await line.run(lambda connection, statement=statement: connection.execute(statement))  # type: ignore[misc]  # as in notify.py
+    assert await line.run(pid) != first
     await line.close()
 
 

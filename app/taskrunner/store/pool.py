@@ -20,8 +20,9 @@ log = structlog.get_logger()
 Connection = AsyncConnection[Any]
 R = TypeVar("R")
 
-# A connection that answers so is of no use any more: the server goes down, or became a standby.
-DEAD_STATES = frozenset({"57P01", "57P02", "57P03", "25006"})
+# A connection that answers so is of no use any more: the server goes down, or became a standby; its transaction failed and was left open; a
+# statement was prepared for tables that are different now.
+DEAD_STATES = frozenset({"57P01", "57P02", "57P03", "25006", "25P02", "0A000"})
 # A write that ends so may have been committed all the same.
 UNKNOWN_STATES = frozenset({"08000", "08003", "08006", "57P01", "57P02", "40003"})
 FRESH = 0.5  # seconds
@@ -145,6 +146,10 @@ def translated(*, writes: bool = False) -> Iterator[None]:
         raise Unavailable(f"the database is busy: {_line(error)}") from error
     except (errors.UndefinedTable, errors.UndefinedFunction) as error:
         raise Unavailable("the schema is not there yet; a scheduler makes it when it starts, or `taskrunner migrate up`") from error
+    except (errors.InFailedSqlTransaction, errors.IdleInTransactionSessionTimeout, errors.TransactionTimeout) as error:
+        raise Unavailable(f"the database gave the transaction up: {_line(error)}") from error  # before its commit: nothing of it is written
+    except (errors.DependentObjectsStillExist, errors.FeatureNotSupported) as error:  # a view of somebody's, a plan for a table as it was
+        raise Unavailable(f"something in the database is in the way: {_line(error)}") from error
     except errors.InsufficientPrivilege as error:
         raise Unavailable(f"the role of DB_DSN may not do that: {_line(error)}; schema/roles/roles.sql grants what is needed") from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
