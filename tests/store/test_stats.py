@@ -196,7 +196,7 @@ async def test_days_that_were_kept_long_enough_are_forgotten(desk: Desk) -> None
         "insert into failures (hour, task_type, message, n) values (now() - interval '9 days', 't', 'old', 1), (now(), 't', 'new', 1)"
         " returning n"
     )
-    await desk.upkeep.drop_leaves(retention=7 * 86_400)
+    await desk.upkeep.forget_counts(retention=7 * 86_400)
     assert len(await desk.rows("select from minutes")) == 1
     assert await desk.rows("select message from failures") == [{"message": "new"}]
 

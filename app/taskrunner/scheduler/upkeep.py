@@ -1,7 +1,10 @@
 """Upkeep: day leaves, the tally, old sessions, and cancels that a worker did not obey. Every scheduler does all of it."""
 
+from collections.abc import Awaitable, Callable
+
 import structlog
 
+from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.settings import Settings
 from taskrunner.store.sessions import Sessions
 from taskrunner.store.upkeep import BATCH
@@ -11,7 +14,9 @@ log = structlog.get_logger()
 
 
 class Upkeep:
-    """Passes for ``kit.loops.every``; each raises Unavailable while the database is away or busy."""
+    """Passes for ``kit.loops.every``. Those of one step raise Unavailable while the database is away or busy; in those of several a step
+    that fails is logged, and keeps no other from being done.
+    """
 
     def __init__(self, tables: Tables, sessions: Sessions, settings: Settings) -> None:
         self._tables = tables
@@ -31,14 +36,27 @@ class Upkeep:
 
     async def each_minute(self) -> None:
         """Sum up the tally, forget old sessions and idempotency keys."""
-        await self._tables.sum_tally()
-        await self._tables.forget_sessions()
+        await _each(self._tables.sum_tally, self._tables.forget_sessions, self._forget_keys)
+
+    async def each_hour(self) -> None:
+        """Make the leaves of the days to come, drop days and counts whose retention is over."""
+        await _each(self._tables.make_leaves, self._tables.fold, self._drop_leaves, self._forget_counts)
+
+    async def _forget_keys(self) -> None:
         while await self._tables.forget_keys() == BATCH:
             pass
 
-    async def each_hour(self) -> None:
-        """Make the leaves of the days to come, drop those whose retention is over."""
-        await self._tables.make_leaves()
-        await self._tables.fold()
+    async def _drop_leaves(self) -> None:
         for name in await self._tables.drop_leaves(retention=self._settings.retention):
             log.info("dropped a day that was kept long enough", leaf=name)
+
+    async def _forget_counts(self) -> None:
+        await self._tables.forget_counts(retention=self._settings.retention)
+
+
+async def _each(*steps: Callable[[], Awaitable[None]]) -> None:
+    for step in steps:
+        try:
+            await step()
+        except TaskrunnerError as error:
+            log.warning("upkeep failed and will be repeated", step=step.__name__.strip("_"), error=str(error))

@@ -30,10 +30,14 @@ class Upkeep:
         """Drop the days that ended more than ``retention`` seconds ago; the names of those dropped."""
         with translated():
             async with self._pool.connection() as connection:
-                dropped = await leaves.drop(connection, retention=retention)
+                return await leaves.drop(connection, retention=retention)
+
+    async def forget_counts(self, *, retention: float) -> None:
+        """Delete the counts of more than ``retention`` seconds ago."""
+        with translated():
+            async with self._pool.connection() as connection:
                 for statement in ("forget_tally", "forget_minutes"):
                     await connection.execute(sql(statement), {"age": timedelta(seconds=retention)})
-        return dropped
 
     async def sum_tally(self) -> None:
         """Sum up the counts of minutes that are over, and the failures of this hour."""
