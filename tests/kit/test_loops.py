@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 from structlog.testing import capture_logs
 
-from taskrunner.kit.loops import every, first_of, jittered
+from taskrunner.kit.loops import every, first_of, jittered, start
 
 LONG = 3600.0
 
@@ -107,6 +107,19 @@ async def test_trouble_is_not_hurried_by_wake() -> None:
 async def test_anything_else_is_the_callers_to_see() -> None:
     with pytest.raises(ZeroDivisionError):
         await every("counter", LONG, Passes(ZeroDivisionError()), expected=(OSError,))
+
+
+async def test_a_loop_that_dies_is_said_at_once_and_one_that_is_cancelled_is_not() -> None:
+    async def closing() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            assert [(one["loop"], one["log_level"], type(one["exc_info"])) for one in said] == [("dying", "error", OSError)]
+
+    with capture_logs() as said, pytest.raises(ExceptionGroup):
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            start(group, {"going on": closing(), "dying": every("dying", LONG, Passes(OSError()))})
+    assert len(said) == 1
 
 
 async def test_it_can_be_cancelled_and_leaves_no_task_behind() -> None:

@@ -35,6 +35,7 @@ from taskrunner.api.tracing import tracing
 from taskrunner.api.waiting import Hub
 from taskrunner.api.work import Work
 from taskrunner.domain.errors import ConfigurationError
+from taskrunner.kit.loops import start
 from taskrunner.kit.trace import Tracer
 from taskrunner.settings import Settings
 from taskrunner.store.bulk import Bulks
@@ -73,8 +74,7 @@ async def serve(settings: Settings, store: Store, registry: CollectorRegistry | 
     try:
         door = await _listen(runner, settings)
         async with asyncio.TaskGroup() as group:
-            group.create_task(rooms.creator.run(), name="api: creator")
-            group.create_task(rooms.reader.run(), name="api: reader")
+            start(group, {"api: creator": rooms.creator.run(), "api: reader": rooms.reader.run()})
             loops = rooms.start(group)
             try:
                 await rooms.readiness.looked.wait()
@@ -169,7 +169,7 @@ class Rooms:
             "bulk": self._bulk_when_ready(),
             "events": self._feed.run(),
         }
-        return [group.create_task(loop, name=f"api: {name}") for name, loop in loops.items()]
+        return start(group, {f"api: {name}": loop for name, loop in loops.items()})
 
     async def _bulk_when_ready(self) -> None:
         await self.readiness.opened.wait()

@@ -2,13 +2,29 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
 
 import structlog
 
 log = structlog.get_logger()
 
 JITTER = 0.1
+
+
+def start(group: asyncio.TaskGroup, loops: Mapping[str, Coroutine[Any, Any, None]]) -> list[asyncio.Task[None]]:
+    """Start the loops of a room, each under its name. One that dies ends the process: a loop that cannot go on must not look alive. That is
+    said at once: before anybody hears of the error the rooms are closed, which takes its time and may hang.
+    """
+    tasks = [group.create_task(loop, name=name) for name, loop in loops.items()]
+    for task in tasks:
+        task.add_done_callback(_say_if_dead)
+    return tasks
+
+
+def _say_if_dead(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a loop died, and with it the process ends", loop=task.get_name(), exc_info=error)
 
 
 async def every(  # noqa: PLR0913 — each is a property of the loop; what differs between loops is given by keyword

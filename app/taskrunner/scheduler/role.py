@@ -12,7 +12,7 @@ from grpclib.health.check import ServiceStatus
 from taskrunner.domain.errors import ConfigurationError, TaskrunnerError, Unavailable
 from taskrunner.domain.lanes import Lanes
 from taskrunner.domain.task import Back
-from taskrunner.kit.loops import every
+from taskrunner.kit.loops import every, start
 from taskrunner.scheduler.delivery import Delivery
 from taskrunner.scheduler.direct import Direct
 from taskrunner.scheduler.dispatch import Dispatcher
@@ -152,7 +152,7 @@ class Office:
         self._look_now.set()
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
-        """Start every loop. One that dies ends the process: a loop that cannot go on must not look alive."""
+        """Start every loop."""
         loops = {
             "dispatcher": self.dispatcher.run(),
             "second dispatcher": self.dispatcher.run_second(),
@@ -167,7 +167,7 @@ class Office:
             "upkeep": every("upkeep", 60.0, self.upkeep.each_minute, expected=TROUBLE),
             "leaves": every("leaves", 3600.0, self.upkeep.each_hour, expected=TROUBLE),
         }
-        return [group.create_task(loop, name=name) for name, loop in loops.items()]
+        return start(group, loops)
 
     async def _listen(self) -> None:
         """Hear the hints of other processes. Where nobody can, what is due is found by looking, within a second."""

@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 from taskrunner.domain.errors import Conflict, Entangled, KeyInFlight, KeyReused, TaskrunnerError
 from taskrunner.domain.lifecycle import FINISHED
 from taskrunner.domain.task import Answer, Count, Created, FailedAttempt, IdempotencyKey, Lane, NewTask, Task, TaskFilter
+from taskrunner.kit.loops import start
 from taskrunner.settings import Settings
 from taskrunner.store import keyed, leaves
 from taskrunner.store.columns import Uuids
@@ -40,7 +41,7 @@ async def open_store(dsn: str, settings: Settings) -> AsyncIterator["Store"]:
         store = Store(pool, Hints(hint_line), dsn=dsn, settings=settings)
         try:
             async with asyncio.TaskGroup() as group:
-                loops = [group.create_task(store.hints.run(), name="hints"), group.create_task(store.minutes.run(), name="minutes")]
+                loops = start(group, {"hints": store.hints.run(), "minutes": store.minutes.run()})
                 yield store
                 for loop in loops:
                     loop.cancel()
