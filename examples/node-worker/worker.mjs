@@ -136,7 +136,7 @@ export async function work(handlers, { addresses, slots = 10, grace = 30 } = {})
     [stream, resumed, batch, beatEvery, lease] = [line, true, 0, welcome.beat, welcome.lease];
     sent.clear();
     trustedUntil = Math.max(trustedUntil, began + 0.8 * lease);
-    if (stopping) line.write({ goodbye: { reason: 'the worker stops', last: true } });
+    if (stopping) line.write({ goodbye: { reason: 'the worker stops' } });
     if (outbox.length) flush();
     pump();
   }
@@ -190,13 +190,18 @@ export async function work(handlers, { addresses, slots = 10, grace = 30 } = {})
   };
   const stop = async () => { // take nothing more, give back what waits, finish what runs, see it confirmed
     stopping = true;
-    stream?.write({ goodbye: { reason: 'the worker stops', last: true } });
+    stream?.write({ goodbye: { reason: 'the worker stops' } });
     for (const entry of waiting.splice(0)) report(entry, { outcome: 'OUTCOME_RELEASED' });
     const ends = now() + grace;
     while (running && now() < ends) await sleep(20);
     for (const entry of held.values()) entry.abort.abort('stop');
     while (held.size && now() < ends + 1) await sleep(20);
-    stream?.end();
+    if (stream && !held.size) {
+      const heard = new Promise((resolve) => stream.on('end', resolve));
+      stream.write({ goodbye: { reason: 'the worker stops', last: true } });
+      stream.end();
+      await Promise.race([heard, sleep(300)]);
+    }
     process.exit(held.size ? 1 : 0);
   };
   for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, stop);

@@ -196,14 +196,16 @@ async def all_dead(house: House) -> bool:
     return not await rows(house, "select from sessions where status = 'LIVE'")
 
 
-async def test_a_worker_that_says_goodbye_to_go_elsewhere_takes_along_what_it_holds(house: House) -> None:
+@pytest.mark.parametrize("last", [False, True])
+async def test_a_worker_that_says_goodbye_to_go_elsewhere_takes_along_what_it_holds(house: House, last: bool) -> None:
+    """Also one that drains, and of a version whose first Goodbye is its last."""
     first, _ = await house.scheduler(lease=5)
     second, _ = await house.scheduler(lease=5)
     man = await house.workman(first)
     ids = await create(house, 3)
     await man.take(3)
     await man.work.send_message(WorkerMessage(started=Started(ids=ids[0].bytes, epochs=man.held[ids[0].bytes])))
-    await man.goodbye(last=False)
+    await man.goodbye(last=last)
     async with beating(man, first):
         await asyncio.sleep(1.2)  # more than a pass of each scheduler
         assert await session_is(house, man, "LIVE")

@@ -104,7 +104,7 @@ async def test_tasks_that_nobody_settles_fail_by_kind_too(desk: Desk) -> None:
     assert await desk.upkeep.expire() == 1
     held = await desk.held(1, started=True)
     await desk.rows("update tasks_live set crashes = %s returning id", POISON_CAP)
-    await desk.sessions.close_session(held.session, held.stream)
+    await desk.db.execute("update sessions set status = 'DEAD', dead_at = now() where id = %s", (held.session,))
     await desk.sessions.take_back()
     found = await messages(desk)
     assert found.pop("expired before it started") == 1

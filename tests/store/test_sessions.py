@@ -147,6 +147,17 @@ async def test_the_end_of_an_old_stream_says_nothing_about_the_new_one(desk: Des
     assert await column(desk, seat.session, "status") == "LIVE"
 
 
+async def test_a_goodbye_ends_a_session_that_holds_nothing_and_no_other(desk: Desk) -> None:
+    """The handlers of one that holds something may still run: its stream is lost, and no more."""
+    idle, held = await desk.worker(), await desk.held()
+    for session in (idle.session, held.session):
+        await desk.sessions.close_session(session, 1)
+    assert await column(desk, idle.session, "dead_at") is not None
+    assert (await column(desk, held.session, "status"), await column(desk, held.session, "dead_at")) == ("LIVE", None)
+    assert await column(desk, held.session, "stream_lost_at") is not None
+    assert await desk.statuses(held.ids) == ["QUEUED"]
+
+
 async def test_a_lease_from_far_in_the_future_is_none(desk: Desk) -> None:
     """The database's clock was put back: such a lease would hold its tasks for as long."""
     seat, usual = await desk.worker(lease=LONGEST + 60), await desk.worker(lease=LONGEST - 60)

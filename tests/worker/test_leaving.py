@@ -20,7 +20,8 @@ async def test_leaving_drains(peer: Peer) -> None:
         await line.until(lambda: any(message.started for message in line.got))
     done = await outcomes(line, [running, waiting])
     assert (done[running].outcome, done[waiting].outcome) == (Outcome.COMPLETED, Outcome.RELEASED)
-    assert sum(message.goodbye is not None for message in line.got) == 1
+    assert [message.goodbye.last for message in line.got if message.goodbye is not None] == [False, True]
+    assert line.got[-1].goodbye is not None
     assert [message.capacity.slots for message in line.got if message.capacity is not None] == [0]
     assert line.ended.is_set()
 

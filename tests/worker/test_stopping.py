@@ -8,7 +8,7 @@ import pytest
 from worker.bench import Bench, key, open_bench
 
 from taskrunner.sdk import Context, task
-from taskrunner.wire.pb.taskrunner.v1 import Outcome
+from taskrunner.wire.pb.taskrunner.v1 import Outcome, SchedulerMessage, Settled
 
 
 @task("echo")
@@ -169,6 +169,18 @@ async def test_stopping_gives_back_what_waits_and_what_still_comes() -> None:
         assert [one.outcome for one in done] == [Outcome.COMPLETED, Outcome.RELEASED, Outcome.RELEASED]
         assert bench.session.flow.capacity() == (0, 0)
         assert sum(message.goodbye is not None for message in bench.messages) == 1
+
+
+async def test_a_session_is_drained_when_all_that_it_held_is_confirmed() -> None:
+    async with open_bench(nap) as bench:
+        (id_,) = bench.give("nap", 0.05)
+        await running(bench)
+        bench.executor.stop()
+        assert not bench.session.drained
+        await bench.outcomes([id_])
+        assert not bench.session.drained
+        bench.session.receive(SchedulerMessage(settled=Settled(batches=[1])))
+        assert bench.session.drained
 
 
 async def test_what_the_grace_cuts_short_does_not_lose_its_attempt() -> None:

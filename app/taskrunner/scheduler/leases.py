@@ -73,7 +73,7 @@ class Leases:
         self._tend.set()
 
     def closed(self, session: UUID, stream: int) -> None:
-        """The session ended with its stream, as its worker had said."""
+        """The session ended with its stream, as its worker had said; unless it still holds something."""
         self._closed.append((session, stream))
         self._tend.set()
 

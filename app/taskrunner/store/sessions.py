@@ -73,7 +73,7 @@ class Sessions:
         await self._line.run(lambda connection: connection.execute(sql("lose_beat"), {"id": session, "beat_at": beat_at}))
 
     async def close_session(self, session: UUID, stream: int) -> None:
-        """The worker said Goodbye."""
+        """The worker said Goodbye. While it holds tasks all the same, only its stream is lost."""
         await self._line.run(lambda connection: connection.execute(sql("close_session"), {"id": session, "stream": stream}))
 
     async def clock(self) -> datetime:

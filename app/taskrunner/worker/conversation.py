@@ -129,8 +129,8 @@ class Conversation:
             if self._reason is None:
                 await wake.wait()
             wake.clear()
-        if not self._session.parted:
-            await self._send(stream, WorkerMessage(goodbye=Goodbye(reason=self._reason)))
+        if not self._session.parted or self._session.drained:
+            await self._send(stream, WorkerMessage(goodbye=Goodbye(reason=self._reason, last=self._session.drained)))
         await stream.end()
 
     async def _send(self, stream: Work, message: WorkerMessage) -> None:

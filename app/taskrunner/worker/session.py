@@ -49,6 +49,11 @@ class Session:
         """The id as people see it."""
         return str(uuid.UUID(bytes=self.id))
 
+    @property
+    def drained(self) -> bool:
+        """It was stopped, and nothing is held any more: what ends now is the session, and not only a stream."""
+        return self.executor.stopped and self.executor.idle and not self.outbox.size
+
     # ── what it says ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def hello(self, *, name: str, address: str) -> WorkerMessage:
@@ -82,7 +87,7 @@ class Session:
             yield WorkerMessage(capacity=Capacity(slots=capacity[0], prefetch=capacity[1]))
         if self.executor.stopped and not self.parted:
             self.parted = True
-            yield WorkerMessage(goodbye=Goodbye(reason="the worker stops", last=True))
+            yield WorkerMessage(goodbye=Goodbye(reason="the worker stops"))
         if running := self.executor.floor.take_untold(time.monotonic() - SLOW):
             ids, epochs = b"".join(one.id for one in running), b"".join(one.epoch for one in running)
             yield WorkerMessage(started=Started(ids=ids, epochs=epochs))

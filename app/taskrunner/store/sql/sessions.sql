@@ -52,8 +52,11 @@ where status = 'LIVE' and clock_timestamp() < coalesce(%(until)s::timestamptz, '
 returning id, name
 
 -- name: close_session
--- Goodbye: the worker holds nothing any more.
-update sessions set status = 'DEAD', dead_at = clock_timestamp() where id = %(id)s and stream = %(stream)s and status = 'LIVE'
+-- Goodbye: the worker holds nothing any more. Where it does, it has lost a stream and no more: it may still run that, and its lease decides.
+update sessions s set stream_lost_at = clock_timestamp(), status = case when h.holds then s.status else 'DEAD' end,
+  dead_at = case when not h.holds then clock_timestamp() end
+from (select exists (select from tasks_live where session = %(id)s) as holds) h
+where s.id = %(id)s and s.stream = %(stream)s and s.status = 'LIVE'
 
 -- name: take_back_tasks
 -- moves: QUEUED -> PENDING, RUNNING -> PENDING, QUEUED -> FAILED, RUNNING -> FAILED, QUEUED -> CANCELLED, RUNNING -> CANCELLED

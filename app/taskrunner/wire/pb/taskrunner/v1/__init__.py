@@ -281,7 +281,7 @@ class Goodbye(betterproto2.Message):
 
     last: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
     """
-    from a worker: its session ends with this stream
+    from a worker that holds nothing any more: its session ends with this stream
     """
 
 
