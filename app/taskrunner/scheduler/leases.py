@@ -41,6 +41,7 @@ class Leases:
         self._renewed: dict[UUID, datetime] = {}  # when we did so last
         self._closed: list[tuple[UUID, int]] = []
         self._undelivered: list[Claimed] = []
+        self._writing = asyncio.Lock()
         self._tend = asyncio.Event()
         self._well_since: float | None = None
         self._well_at = 0.0
@@ -127,7 +128,7 @@ class Leases:
 
     async def run_once(self) -> None:
         """One pass. Raises Unavailable while the database is away."""
-        await self._write_down()
+        await self.write_down()
         if self._may_reap():
             for session, name in await self._end_dead():
                 log.warning("a worker's session is over", session=str(session), worker=name)
@@ -149,24 +150,25 @@ class Leases:
             return []
         return await self._sessions.end_dead(longest=LONGEST, until=now + timedelta(seconds=self._settings.beat))
 
-    async def _write_down(self) -> None:
-        """What was noted since the last pass; it stays noted until it is written."""
-        for one in [*self._undelivered]:
-            back, locked = await self._sessions.release(one.session, one.stream, one.ids, one.epochs)
-            self._back(back)
-            if not locked:  # else again in the next pass: nobody else must wait for a stranger
-                self._undelivered.remove(one)
-        while self._closed:
-            await self._sessions.close_session(*self._closed[0])
-            del self._closed[0]
-        while self._lost:
-            session, stream = self._lost[0]
-            if stream is not None:
-                await self._sessions.lose_stream(session, stream)
-            elif session not in self.beating and (at := self._renewed.pop(session, None)):
-                await self._sessions.lose_beat(session, at)
-            del self._lost[0]
-            self._loop.call_later(SOON, self._tend.set)
+    async def write_down(self) -> None:
+        """What was noted since the last pass; it stays noted until it is written. Raises Unavailable while the database is away."""
+        async with self._writing:
+            for one in [*self._undelivered]:
+                back, locked = await self._sessions.release(one.session, one.stream, one.ids, one.epochs)
+                self._back(back)
+                if not locked:  # else again in the next pass: nobody else must wait for a stranger
+                    self._undelivered.remove(one)
+            while self._closed:
+                await self._sessions.close_session(*self._closed[0])
+                del self._closed[0]
+            while self._lost:
+                session, stream = self._lost[0]
+                if stream is not None:
+                    await self._sessions.lose_stream(session, stream)
+                elif session not in self.beating and (at := self._renewed.pop(session, None)):
+                    await self._sessions.lose_beat(session, at)
+                del self._lost[0]
+                self._loop.call_later(SOON, self._tend.set)
 
     async def _tell_cancels(self) -> None:
         here = {session.id for session in self._roster} | self.beating.keys()

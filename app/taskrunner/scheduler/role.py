@@ -176,14 +176,15 @@ class Office:
         await self._listening.run(lambda connection: notify.listen(connection, self.heard, but=self._store.hints.name))
 
     async def stop(self) -> None:
-        """Claim nothing more, send the workers elsewhere, and settle what they reported."""
+        """Claim nothing more, send the workers elsewhere, settle what they reported, and write down how they parted."""
         self.health.set(False)
         self.dispatcher.stop()
         patience = min(GOODBYE, self._grace / 2)
         await self.service.stop(patience)
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, *TROUBLE):
             async with asyncio.timeout(patience):
                 await self.settler.flushed()
+                await self.leases.write_down()
 
     async def close(self) -> None:
         """Give the connections back."""
