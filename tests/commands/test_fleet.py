@@ -74,6 +74,8 @@ async def test_drain_tells_the_worker_and_waits_for_its_end(run: Do, api: Api) -
     ended = await worker(api, "box:2")
     code, out, _ = await run("worker", "drain", ended, "--wait=30", "--json")
     assert (code, json.loads(out)["status"]) == (0, "DEAD")
+    ended = await worker(api, "box:3")
+    assert (await run("worker", "drain", ended, "--wait=30"))[:2] == (0, f"{ended}  box:3 has ended")
 
 
 async def test_a_worker_that_is_not_there(run: Do) -> None:

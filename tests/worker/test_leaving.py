@@ -5,11 +5,14 @@ import time
 from typing import Any
 
 import pytest
+from worker.bench import open_bench
 from worker.peer import Peer
 from worker.shop import describe, give, outcomes, settings, worker
 
 from taskrunner.domain.errors import ConfigurationError
 from taskrunner.wire.pb.taskrunner.v1 import Outcome
+from taskrunner.worker.link import Link
+from taskrunner.worker.places import Place
 from taskrunner.worker.role import serve
 
 
@@ -35,6 +38,18 @@ async def test_what_outlives_the_grace_is_interrupted_and_a_stuck_thread_is_left
     assert time.monotonic() - began < 0.2 + 2
     done = await outcomes(line, [slow, deaf])
     assert {done[slow].outcome, done[deaf].outcome} == {Outcome.SNOOZED}
+
+
+async def test_a_session_that_ended_because_we_said_so_is_not_taken_for_lost() -> None:
+    def nothing(*_: object) -> None:
+        pass
+
+    async with open_bench() as bench:
+        before = bench.session.id
+        link = Link(addresses=[], session=bench.session, name="", address=Place("", 0), settings=settings(), begun=nothing, changed=nothing)
+        link.close()
+        link.over(before)  # as the next beat says
+        assert bench.session.id == before
 
 
 async def test_without_a_scheduler_a_worker_starts_and_stops(unused_tcp_port: int) -> None:

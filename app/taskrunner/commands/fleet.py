@@ -82,8 +82,8 @@ async def _drain(client: Client, arguments: Arguments) -> int:
         if arguments["json"]:
             show_json(worker)
         else:
-            rest = "" if worker.status == "DEAD" else f" and holds {tasks(worker.in_flight)}"
-            sys.stdout.write(f"{worker.session}  {clean(worker.name)} is {worker.status}{rest}\n")
+            rest = "has ended" if worker.status == "DEAD" else f"is {worker.status} and holds {tasks(worker.in_flight)}"
+            sys.stdout.write(f"{worker.session}  {clean(worker.name)} {rest}\n")
     return DONE if arguments["wait"] is None or all(worker.status == "DEAD" for worker in asked) else FAILED
 
 

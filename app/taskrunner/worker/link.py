@@ -65,8 +65,8 @@ class Link:
             self._conversation.leave("the worker stops")
 
     def over(self, session: bytes) -> None:
-        """``session`` is dead: begin a new one on a new stream."""
-        if self._session.over(session) and self._conversation is not None:
+        """``session`` is dead: begin a new one on a new stream. Nothing once we part for good: it ended because we said so."""
+        if not self._closed and self._session.over(session) and self._conversation is not None:
             self._conversation.drop("the session is over")
 
     async def _visit(self) -> float:
