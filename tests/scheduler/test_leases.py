@@ -99,6 +99,25 @@ async def test_a_beat_is_answered_when_it_is_committed(desk: Desk) -> None:
     assert row["long"]
 
 
+async def test_a_beat_stream_that_ends_while_its_renewal_is_on_its_way_is_written_down(desk: Desk) -> None:
+    leases, seat = watching(desk), await desk.worker()
+    leases.beating[seat.session] += 1
+    renewal = asyncio.create_task(leases.renew())
+    await leases.beat(seat.session, 0.0)
+    async with desk.db.transaction():
+        await desk.db.execute("update sessions set drain_requested_at = now()")
+        asking = asyncio.create_task(leases.beat(seat.session, 0.0))
+        await until_blocked(desk)
+        leases.lost_beat(seat.session)
+        looking = asyncio.create_task(leases.write_down())
+        await asyncio.sleep(0)
+    await asyncio.gather(asking, looking)
+    await leases.write_down()
+    renewal.cancel()
+    (row,) = await desk.rows("select beat_lost_at is not null as lost from sessions")
+    assert (row["lost"], leases._renewed, leases.draining) == (True, {}, set())
+
+
 async def test_a_look_for_the_dead_that_had_to_wait_declares_nobody_dead(desk: Desk) -> None:
     """It began when all was well. While it waited for the connection nobody could renew, and all leases ran out."""
     leases, seat = watching(desk, lease=1), await desk.worker()

@@ -104,8 +104,12 @@ class Leases:
                 continue
             self._well()
             self._lags = {session: self._lags[session] for session in self._beats}
-            self.draining = self.draining - beats.keys() | {session for session, renewed in alive.items() if renewed.drain}
+            self.draining = self.draining - beats.keys() | {
+                session for session, renewed in alive.items() if renewed.drain and session in self.beating
+            }
             self._renewed |= {session: renewed.at for session, renewed in alive.items()}
+            for session in alive.keys() - self.beating.keys():
+                self._note_lost(session, None)  # again: its Beat stream ended while this was on its way, and what it renewed was not known
             for session, answers in beats.items():
                 for answer in answers:
                     if not answer.done():
