@@ -101,7 +101,7 @@ class SchedulerService:
             raise GRPCError(Code.UNAVAILABLE, "this scheduler is stopping: go on with another one")
         try:
             who = _introduction(hello)
-            accepted = await self._sessions.hello(who, lease=self._settings.lease)
+            accepted = await self._accept(who)
         except ValueError as error:
             raise GRPCError(Code.INVALID_ARGUMENT, f"Hello is not understood: {error}") from None
         except TaskrunnerError as error:
@@ -112,8 +112,23 @@ class SchedulerService:
             await stream.send_message(SchedulerMessage(welcome=answer))
             return None
         answer.lost_ids, answer.lost_epochs = accepted.lost_ids, accepted.lost_epochs
-        await stream.send_message(SchedulerMessage(welcome=answer))
+        try:
+            await stream.send_message(SchedulerMessage(welcome=answer))
+        except BaseException:
+            self._leases.lost_stream(who.session, accepted.stream)
+            raise
         return self._session(hello, who, accepted)
+
+    async def _accept(self, who: Introduction) -> Accepted | None:
+        """Take the session on. When its stream breaks meanwhile, that is noted under the number that it would have had."""
+        hello = asyncio.ensure_future(self._sessions.hello(who, lease=self._settings.lease))
+        try:
+            return await asyncio.shield(hello)
+        except asyncio.CancelledError:
+            with contextlib.suppress(TaskrunnerError):
+                if (accepted := await hello) is not None:
+                    self._leases.lost_stream(who.session, accepted.stream)
+            raise
 
     def _session(self, hello: Hello, who: Introduction, accepted: Accepted) -> Session:
         capacity = hello.capacity
