@@ -17,6 +17,7 @@ from worker.bench import Bench, key, open_bench
 
 from taskrunner.sdk import Context, task
 from taskrunner.wire.pb.taskrunner.v1 import Outcome
+from taskrunner.worker import frames
 
 VARIABLE: contextvars.ContextVar[int] = contextvars.ContextVar("VARIABLE")
 IN_CHILDREN = [value for value in vars(child_tasks).values() if hasattr(value, "__taskrunner_handler__")]
@@ -156,6 +157,21 @@ async def test_a_child_that_dies_costs_an_attempt_and_no_more(tmp_path: Path) ->
         assert orphaned.error == "the child process was killed by SIGKILL"
         assert (await bench.run("child.echo", 1)).result["payload"] == 1
         await bench.until(lambda: not alive(int(pid.read_text())))
+
+
+async def test_what_nobody_expects_of_a_child_costs_an_attempt_and_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise TypeError("this is not JSON")
+
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/nowhere")])
+    async with open_bench(*IN_CHILDREN, modules=[child_tasks.__name__], slots=1) as bench:
+        for _ in ("a new child", "a warm one"):
+            with monkeypatch.context() as patched:
+                patched.setattr(frames, "send", broken)
+                done = await bench.run("child.echo")
+            assert (done.outcome, done.error) == (Outcome.RETRY, "TypeError: this is not JSON")
+            pid = (await bench.run("child.echo")).result["pid"]
+            assert [child.pid for child in psutil.Process().children() if "taskrunner.worker.child" in child.cmdline()] == [pid]
 
 
 async def test_a_child_that_overruns_is_killed_at_its_deadline(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 
 from taskrunner.sdk import Isolation
 from taskrunner.worker.attempts import Running, context_of
-from taskrunner.worker.calls import Ending, call_plain
+from taskrunner.worker.calls import Ending, call_plain, failed
 from taskrunner.worker.children import Children
 
 End = Callable[[Running, Ending], None]
@@ -54,10 +54,13 @@ class Blocking:
 
     def _do(self, one: Running, end: End, report: Report) -> None:
         handler = one.kind.handler
-        if handler.isolation is Isolation.PROCESS:
-            ending = self._children.run(one, report)
-        else:
-            ending = Variables().run(call_plain, handler, context_of(one.entry, report, one.should_stop), one.entry[7])
+        try:
+            if handler.isolation is Isolation.PROCESS:
+                ending = self._children.run(one, report)
+            else:
+                ending = Variables().run(call_plain, handler, context_of(one.entry, report, one.should_stop), one.entry[7])
+        except BaseException as error:  # noqa: BLE001 — whatever it is, the attempt ends and the thread goes on: it is a slot
+            ending = failed(error)
         try:
             self._loop.call_soon_threadsafe(end, one, ending)
         except RuntimeError:

@@ -46,7 +46,11 @@ class Child:
             self._process = subprocess.Popen(  # noqa: S603 — our own program
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
             )
-        frames.send(self._sock, {"path": sys.path, **setup._asdict()})
+        try:
+            frames.send(self._sock, {"path": [*map(str, sys.path)], **setup._asdict()})  # some put a Path there
+        except BaseException:
+            self.end()
+            raise
 
     @property
     def alive(self) -> bool:
@@ -114,6 +118,9 @@ class Children:
             ending = child.run(one.entry, report) if one.asked is None else None
         except (EOFError, OSError):
             return Ending(Outcome.RETRY, error=_death(child.end()))
+        except BaseException:  # it says what nobody understands
+            child.end()
+            raise
         finally:
             del self._busy[one]
         if one.asked is None:
