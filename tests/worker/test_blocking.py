@@ -106,6 +106,41 @@ async def test_a_function_that_never_looks_has_finished() -> None:
         assert (done.outcome, done.result) == (Outcome.COMPLETED, "done")
 
 
+@pytest.mark.parametrize("threads", [0, 1])
+async def test_threads_that_cannot_be_started_cost_no_worker(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """As under a limit of processes. What is over before a thread has time for it is not begun."""
+    began, release, start = [], threading.Event(), threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name.startswith("handler-") and thread.name != f"handler-{threads}":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    @task("wait")
+    def wait(ctx: Context, payload: int) -> None:
+        began.append(payload)
+        release.wait(5)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", limited)
+        async with open_bench(wait, slots=4) as bench:
+            first, second, third = bench.give("wait", 1, 2, 3)
+            if threads:
+                await bench.until(lambda: began == [1])
+                bench.executor.cancel({key(second)})
+                release.set()
+            done = await bench.outcomes([first, second, third])
+            if threads:
+                assert ([one.outcome for one in done], began) == ([Outcome.COMPLETED, Outcome.CANCELLED, Outcome.COMPLETED], [1, 3])
+            else:
+                assert {(one.outcome, one.error) for one in done} == {
+                    (Outcome.RETRY, "a thread could not be started: can't start new thread")
+                }
+            patched.undo()
+            release.set()
+            assert (await bench.run("wait", 4)).outcome is Outcome.COMPLETED
+
+
 async def test_a_thread_that_overruns_is_reported_at_its_deadline_and_keeps_its_slot() -> None:
     release, saw = threading.Event(), threading.Event()
 
