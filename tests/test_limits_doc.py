@@ -7,9 +7,9 @@ import pytest
 
 from taskrunner.api import connections, creator, feed, imports, intake, reading, requests
 from taskrunner.api.bodies import BATCH_BYTES, TASK_BYTES
-from taskrunner.domain.lanes import BATCH_BYTES as TASKS_BYTES
 from taskrunner.kit import sockets
 from taskrunner.scheduler import service, settler
+from taskrunner.scheduler.delivery import LETTER
 from taskrunner.store import imports as store_imports
 from taskrunner.wire import limits, server
 
@@ -42,7 +42,7 @@ def row(name: str) -> str:
         ("a TLS handshake, a Hello, a first beat", [f"{server.HANDSHAKE:.0f} s", f"{service.FIRST_MESSAGE:.0f} s"]),
         ("a connection without a call", [f"{limits.PERIOD:.0f} to {2 * limits.PERIOD:.0f} s"]),
         ("a message, either way", [f"{limits.MOST_BYTES // MIB} MiB"]),
-        ("payloads in one Tasks message", [f"{TASKS_BYTES // MIB} MiB"]),
+        ("payloads in one Tasks message", [f"{LETTER >> 10} KiB"]),
         ("streams of a connection", [f"{limits.MOST_STREAMS} at once, {limits.MOST_BEGUN} begun in {limits.PERIOD:.0f} s"]),
         ("outcomes, starts and progress that wait to be written", [f"{settler.MOST_HELD // MIB} MiB"]),
         ("answers to pings that a peer leaves unread", [f"{limits.MOST_UNSENT // MIB} MiB"]),

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from math import ceil
 from time import monotonic
 
-from taskrunner.domain.lanes import BATCH_BYTES
 from taskrunner.scheduler.roster import Roster
 from taskrunner.store.claims import Claimed
 from taskrunner.wire.pb.taskrunner.v1 import SchedulerMessage, Tasks
+
+LETTER = (
+    512 << 10
+)  # bytes of payloads in one message: what a slow link does not take in a third of a lease comes again, and must not be all
 
 
 class Delivery:
@@ -21,7 +24,7 @@ class Delivery:
 
     def send(self, claimed: list[Claimed], claimed_at: float) -> None:
         """What was claimed by a statement that began ``claimed_at``, by the clock of ``monotonic``."""
-        for one in (part for whole in claimed for part in whole.parts(BATCH_BYTES)):
+        for one in (part for whole in claimed for part in whole.parts(LETTER)):
             session = self._roster.get(one.session)
             if session is None or session.stream != one.stream:
                 self._undelivered(one)  # its stream broke meanwhile
