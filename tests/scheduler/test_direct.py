@@ -215,7 +215,7 @@ async def test_a_scheduler_that_stops_gives_nothing_away(house: House) -> None:
 
 
 async def test_under_load_each_task_runs_once_by_whichever_way(house: House) -> None:
-    address, _ = await house.scheduler()
+    address, _ = await house.scheduler(lease=30)
     man = await house.workman(address, slots=5)
     near = house.near[0]
 
