@@ -9,9 +9,8 @@ from taskrunner.scheduler.roster import Roster
 from taskrunner.store.claims import Claimed
 from taskrunner.wire.pb.taskrunner.v1 import SchedulerMessage, Tasks
 
-LETTER = (
-    512 << 10
-)  # bytes of payloads in one message: what a slow link does not take in a third of a lease comes again, and must not be all
+# Bytes of payloads in one message: what a slow link does not take in a third of a lease comes again, and must not be all.
+LETTER = 512 << 10
 
 
 class Delivery:
