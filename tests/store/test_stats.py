@@ -1,6 +1,7 @@
 """Counts over time and by error: what is written where things happen, what is summed, and that nothing else is."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR
 from taskrunner.store.stats import Point, Stats
 
 T = ("default", "t")
+# An id as a task got it an hour ago.
+EARLIER = """encode(overlay(uuid_send(id) placing
+  substring(int8send((extract(epoch from now() - interval '1 hour') * 1000)::bigint) from 3) from 1 for 6), 'hex')::uuid"""
 
 
 async def total(desk: Desk, **filters: Any) -> Point:
@@ -62,7 +66,7 @@ async def test_what_happens_is_counted_by_queue_and_type(desk: Desk) -> None:
 
 async def test_how_late_tasks_are_claimed_is_kept_by_bucket(desk: Desk) -> None:
     await desk.create(100)
-    await desk.rows("update tasks_live set run_at = now() - interval '4 seconds' returning id")
+    await desk.rows(f"update tasks_live set run_at = now() - interval '4 seconds', id = {EARLIER} returning id")
     seat = await desk.worker()
     assert len((await desk.claim(seat, 60)).ids) == 60
     assert len((await desk.claim(seat, 60)).ids) == 40
@@ -71,6 +75,12 @@ async def test_how_late_tasks_are_claimed_is_kept_by_bucket(desk: Desk) -> None:
     assert found.starts.counts[SECONDS.index(5.0)] == 100 == sum(found.starts.counts)
     assert 2 <= (found.starts.quantile(0.5) or 0) <= 5
     assert desk.store.meter.starts["default", "t"].total == pytest.approx(400, rel=0.1)
+
+
+async def test_a_task_whose_time_was_over_when_it_was_created_is_late_from_then_on(desk: Desk) -> None:
+    await desk.held(3, run_at=datetime(2026, 2, 20, 10, tzinfo=UTC))
+    await desk.store.minutes.flush()
+    assert 0 < ((await total(desk)).starts.quantile(1) or 0) < 60
 
 
 async def test_a_lost_worker_s_tasks_are_tried_again_and_those_that_never_started_are_not(desk: Desk) -> None:
@@ -145,7 +155,7 @@ def test_beyond_so_many_pairs_the_rest_is_one() -> None:
     for n in range(MOST + 50):
         meter.create("q", f"t{n}", 1)
     meter.create("q", "t0", 1)
-    meter.claim("q", "a new one", 1, bytes(8), bytes(8))
+    meter.claim("q", "a new one", bytes(8), bytes(8), bytes(16))
     assert len(meter.created) == MOST + 1
     assert (meter.created[OTHER], meter.created["q", "t0"]) == (50, 2)
     assert [*meter.starts] == [OTHER]

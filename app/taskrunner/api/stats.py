@@ -81,8 +81,8 @@ class StatsRoutes:
     async def stats(self, request: web.Request) -> web.Response:
         """Tasks by status; what was created, ended and tried again, and how late tasks were claimed, point by point.
 
-        A point sums up ``step`` seconds, the last one those so far. ``start_p50``, ``_p95`` and ``_p99`` are seconds from ``run_at`` to the
-        claim for a worker, null where nothing was claimed. Points lag by a few seconds.
+        A point sums up ``step`` seconds, the last one those so far. ``start_p50``, ``_p95`` and ``_p99`` are seconds from ``run_at`` (from
+        the creation where that is later) to the claim for a worker, null where nothing was claimed. Points lag by a few seconds.
         """
         asked = read_query(StatsQuery, request.query)
         step = asked.step or next((step for step in STEPS if asked.window <= step * USUAL_POINTS), STEPS[-1])

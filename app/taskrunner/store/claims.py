@@ -127,7 +127,7 @@ class Claims:
         for r in rows:
             lane = picks[r.lane - 1].lane
             claimed.append(_claimed(r, streams, lane.queue, lane.task_type, r.n))
-            self._meter.claim(lane.queue, lane.task_type, r.n, r.claimed_at, r.run_ats)
+            self._meter.claim(lane.queue, lane.task_type, r.claimed_at, r.run_ats, r.ids)
             before = took.get(lane)
             size = sum(map(len, r.payloads)) + (before.size if before else 0)
             took[lane] = Took(r.n + (before.n if before else 0), size, Mark(r.mark_at, r.mark_id))
@@ -151,7 +151,7 @@ class Claims:
         rows = await self._line.run(lambda connection: _fetch(connection, "claim_suspects", parameters), writes=True)
         streams = {seat.session: seat.stream for seat in seats}
         for r in rows:
-            self._meter.claim(r.queue, r.task_type, 1, r.claimed_at, r.run_ats)
+            self._meter.claim(r.queue, r.task_type, r.claimed_at, r.run_ats, r.ids)
         return [_claimed(r, streams, r.queue, r.task_type, 1) for r in rows]
 
     async def peek(self, lanes: Sequence[tuple[Lane, Mark]]) -> list[tuple[Lane, float]]:

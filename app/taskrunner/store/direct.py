@@ -71,7 +71,7 @@ class DirectCreates:
         claimed = [_claimed(group) for group in groups.values()]
         for one in claimed:
             self._meter.create(one.queue, one.task_type, one.n)
-            self._meter.claim(one.queue, one.task_type, one.n, one.run_ats[:8], one.run_ats)
+            self._meter.claim(one.queue, one.task_type, one.run_ats[:8], one.run_ats, one.ids)
         return Inserted([Created(row[0], row[1], row[1]) for row in rows], claimed, waiting)
 
 

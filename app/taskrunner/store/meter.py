@@ -14,6 +14,7 @@ Pair: TypeAlias = tuple[str, str]  # queue and type
 MOST = 1_000  # pairs that are counted apart
 OTHER = ("other", "other")  # the rest of them
 SAMPLES = 8  # tasks of a claim whose delay is looked at; each stands for its share of the claim
+EPOCH = 946_684_800_000  # milliseconds from 1970, where the times of ids begin, to 2000, where those of PostgreSQL do
 
 
 class Batches:
@@ -39,7 +40,7 @@ class Meter:
     def __init__(self) -> None:
         self._pairs: set[Pair] = {OTHER}
         self.created: Counter[Pair] = Counter()
-        self.starts: dict[Pair, Histogram] = {}  # seconds from run_at to the claim
+        self.starts: dict[Pair, Histogram] = {}  # seconds from when it could start to the claim
         self.ended: Counter[tuple[Pair, str]] = Counter()  # by status
         self.retried: Counter[Pair] = Counter()
         self.claims = Batches()
@@ -54,16 +55,22 @@ class Meter:
         """``n`` tasks were created."""
         self.created[self._pair(queue, task_type)] += n
 
-    def claim(self, queue: str, task_type: str, n: int, claimed_at: bytes, run_ats: bytes) -> None:
-        """``n`` tasks were claimed together; times as PostgreSQL sends them. Only a few of them are looked at."""
+    def claim(self, queue: str, task_type: str, claimed_at: bytes, run_ats: bytes, ids: bytes) -> None:
+        """Tasks were claimed together; times as PostgreSQL sends them. Only a few of them are looked at.
+
+        A task whose time was over when it was created could start no sooner than that: its id says when.
+        """
         pair = self._pair(queue, task_type)
         starts = self.starts.get(pair) or self.starts.setdefault(pair, Histogram())
+        n = len(ids) // 16
         samples = min(n, SAMPLES)
         now = int.from_bytes(claimed_at, signed=True)
         for sample in range(samples):
             first, after = n * sample // samples, n * (sample + 1) // samples
-            at = (first + after) // 2 * 8
-            starts.observe(max(0, now - int.from_bytes(run_ats[at : at + 8], signed=True)) / 1e6, after - first)
+            at = (first + after) // 2
+            run_at = int.from_bytes(run_ats[at * 8 : at * 8 + 8], signed=True)
+            created = int.from_bytes(ids[at * 16 : at * 16 + 6]) - EPOCH - 1  # some databases round up to the millisecond
+            starts.observe(max(0, now - max(run_at, 1000 * created)) / 1e6, after - first)
 
     def end(self, told: str | None) -> None:
         """What a statement says that ended, or is tried again: JSON of [queue, type, status or null, n]."""

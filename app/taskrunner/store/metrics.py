@@ -34,7 +34,7 @@ class StoreMetrics(Collector):
         ended = {(queue, task_type, status.lower()): n for ((queue, task_type), status), n in [*meter.ended.items()]}
         yield counters("taskrunner_tasks_created", "tasks created over HTTP", KIND, dict(meter.created))
         yield histograms(
-            "taskrunner_task_start_delay_seconds", "from the time of a task to its claim for a worker", KIND, dict(meter.starts)
+            "taskrunner_task_start_delay_seconds", "from when a task could start to its claim for a worker", KIND, dict(meter.starts)
         )
         yield counters("taskrunner_tasks_finished", "tasks that ended, as committed", (*KIND, "outcome"), ended)
         yield counters(
