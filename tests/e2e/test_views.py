@@ -37,6 +37,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "dark": ("color-contrast",),
     "phone": ("target-size", "scrollable-region-focusable", "aria-hidden-focus"),
 }
+CUT = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.ariaLabel)"
 SERIOUS = ("serious", "critical")
 MARKUP = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>\'"&lt;b&gt;'
 
@@ -57,6 +58,7 @@ async def test_every_view_is_there_for_everyone(browser: Browser, shop: Town, lo
             await expect(page.locator("h1")).to_have_text(title)
             await accessible(page, *RULES[look])
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{route} is wider than the screen"
+            assert await page.evaluate(CUT) == [], f"{route} has tables whose last columns are off the screen"
 
 
 async def test_the_overview_says_how_it_goes(page: Page) -> None:

@@ -19,7 +19,7 @@ from taskrunner.process import opened
 from taskrunner.settings import Settings
 
 CHROMIUM = shutil.which("chromium")
-WIDE = ViewportSize(width=1360, height=900)
+WIDE = ViewportSize(width=1280, height=900)
 PHONE = ViewportSize(width=390, height=844)
 _REFUSED = re.compile(r"Failed to load resource: the server responded with a status of (\d+)")
 

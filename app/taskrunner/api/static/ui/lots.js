@@ -63,7 +63,7 @@ const view = ({ path, title, word, filter, about }) => ({
               label: title.slice(0, -1),
               class: "name",
               cell: (one) => [
-                h("a", { href: href(one), "data-row": "", class: "strong" }, one.name),
+                h("a", { href: href(one), "data-row": "", class: "strong", title: one.name }, one.name),
                 one.paused && h("span", { class: "tag warn" }, "paused"),
                 served &&
                   !served.has(one.name) &&
@@ -74,7 +74,7 @@ const view = ({ path, title, word, filter, about }) => ({
             { label: "Ready", class: "number", cell: (one) => h("a", { href: href(one, "PENDING") }, count(one.ready)) },
             { label: "", class: "grow wide", cell: (one) => meter(one.ready, most, `${count(one.ready)} ready`) },
             { label: "Oldest", class: "number", cell: (one) => age(one.oldest_ready_age) },
-            { label: "Scheduled", class: "number wide", cell: (one) => compact(one.scheduled) },
+            { label: "Scheduled", class: "number", cell: (one) => compact(one.scheduled) },
             { label: "Running", class: "number", cell: (one) => h("a", { href: href(one, "QUEUED,RUNNING") }, count(one.running)) },
             app.can("admin") && {
               label: "",

@@ -78,7 +78,7 @@ async function timed(state, asked) {
   return answer;
 }
 
-const half = (app) => (app.width > 900 ? (app.width - 20) / 2 - 40 : app.width - 40);
+const half = (app) => (app.width > 904 ? (app.width - 20) / 2 - 40 : app.width - 40);
 
 function throughput(app, { stats, span }) {
   const sum = totals(stats.points);
@@ -142,7 +142,7 @@ function queueCard({ queues }) {
           label: "Queue",
           class: "name",
           cell: (one) => [
-            h("a", { href: `#/tasks?queue=${encodeURIComponent(one.name)}` }, one.name),
+            h("a", { href: `#/tasks?queue=${encodeURIComponent(one.name)}`, title: one.name }, one.name),
             one.paused && h("span", { class: "tag warn" }, "paused"),
           ],
         },
@@ -193,8 +193,8 @@ function errorCard({ errors, span }) {
         { label: "Type", class: "name", cell: (one) => one.task_type },
         {
           label: "Message",
-          class: "grow why",
-          cell: (one) => h("span", { title: one.message }, one.message ?? "hidden: your token may not see errors"),
+          class: "cut",
+          cell: (one) => h("span", { class: "why", title: one.message }, one.message ?? "hidden: your token may not see errors"),
         },
         { label: "Last", class: "when wide", cell: (one) => time(one.last_at) },
       ],

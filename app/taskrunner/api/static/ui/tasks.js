@@ -106,12 +106,12 @@ function list(app, state) {
         label: "Type",
         class: "type",
         cell: (one) => [
-          h("a", { href: `#/tasks/${one.id}`, "data-row": "", class: "strong" }, one.task_type),
+          h("a", { href: `#/tasks/${one.id}`, "data-row": "", class: "strong", title: one.task_type }, one.task_type),
           tags(one.tags, (name) => `#/tasks?tag=${encodeURIComponent(name)}`),
           one.status === "FAILED" && one.error && h("span", { class: "why", title: one.error }, one.error),
         ],
       },
-      { label: "Queue", class: "queue wide", cell: (one) => one.queue },
+      { label: "Queue", class: "queue wide", cell: (one) => h("span", { title: one.queue }, one.queue) },
       {
         label: "Attempts",
         class: "number wide",
@@ -127,7 +127,7 @@ function list(app, state) {
             : "",
       },
       { label: "Created", class: "when wide", cell: (one) => time(one.created_at) },
-      { label: "Id", class: "id wide", cell: (one) => h("code", { title: one.id }, `…${one.id.slice(-8)}`) },
+      { label: "Id", class: "id roomy", cell: (one) => h("code", { title: one.id }, `…${one.id.slice(-8)}`) },
     ].filter(Boolean),
   });
 }

@@ -52,13 +52,13 @@ export const workers = {
               ],
             },
             { label: "Status", cell: (one) => badge(one.status) },
-            versions && { label: "Version", class: "wide", cell: (one) => one.version || "–" },
+            versions && { label: "Version", class: "roomy", cell: (one) => one.version || "–" },
             {
               label: "Serves",
               class: "wide serves",
               cell: (one) => [
                 h("span", { title: one.task_types.join(", ") }, plural(one.task_types.length, "type")),
-                h("span", { class: "why" }, one.queues.includes("*") ? "every queue" : one.queues.join(", ")),
+                h("span", { class: "why", title: one.queues.join(", ") }, one.queues.includes("*") ? "every queue" : one.queues.join(", ")),
               ],
             },
             { label: "Busy", class: "number", cell: (one) => `${count(one.in_flight)} of ${count(one.slots)}` },
@@ -73,7 +73,7 @@ export const workers = {
               cell: (one) => (one.status === "DEAD" ? "–" : `${age(Math.round(one.last_beat_age * 10) / 10)} ago`),
             },
             lags && { label: "Lag", class: "number wide", cell: (one) => age(one.lag) },
-            { label: "Started", class: "when wide", cell: (one) => time(one.started_at) },
+            { label: "Started", class: "when roomy", cell: (one) => time(one.started_at) },
             app.can("admin") && {
               label: "",
               class: "act",
