@@ -19,6 +19,8 @@ async def test_a_task_is_watched_to_its_end(page: Page, shop: Town) -> None:
     await expect(page.locator(".head .badge")).to_have_text("Running")
     await expect(page.get_by_role("progressbar", name="Progress")).to_be_visible()
     await expect(page.locator(".progress")).to_contain_text("of 8")
+    runs = page.locator(".timeline li", has_text="Attempt 1 is running", has_not=page.locator("time"))
+    await expect(runs).to_be_visible()  # its last change was progress: nobody knows when it began
     await expect(page.locator(".head .badge")).to_have_text("Completed")
     await expect(page.get_by_role("region", name="Result")).to_contain_text('"pages": 8')
     await expect(page.locator(".timeline")).to_contain_text("Completed")
@@ -45,6 +47,7 @@ async def test_a_running_task_is_cancelled(page: Page, shop: Town) -> None:
     made = await shop.create("patient")
     await show(page, f"tasks/{made['id']}")
     await expect(page.locator(".head .badge")).to_have_text("Running")
+    await expect(page.locator(".timeline li", has_text="Attempt 1 is running").locator("time")).to_have_count(1)
     await page.get_by_role("button", name="Cancel", exact=True).click()
     await page.get_by_role("button", name="Cancel task").click()
     await expect(page.locator(".head .badge")).to_have_text("Cancelled")

@@ -86,6 +86,7 @@ async def test_all_that_match_are_cancelled_and_then_deleted_with_confirmation_a
     await expect(page.locator("#notices")).to_contain_text("700 tasks cancelled.")
     assert await shop.many(queue=queue, status="PENDING") == 0
     await expect(page.locator("tbody .badge.cancelled")).to_have_count(50)
+    await expect(page.locator("tbody tr").first.locator("td[data-label=Took]")).to_have_text("–")
     await page.get_by_label("Select all on this page").check()
     await page.get_by_role("button", name="Select all that match").click()
     await page.get_by_role("region", name="Selected tasks").get_by_role("button", name="Delete").click()

@@ -53,6 +53,16 @@ export function relative(at) {
   return until < 0 ? `${words} ago` : `in ${words}`;
 }
 
+// Seconds from when a task could start to its end. Null for one that never ran, or that was cancelled while it waited for another attempt.
+export function took(task) {
+  const seconds = (Date.parse(task.finished_at) - Math.max(Date.parse(task.run_at), Date.parse(task.created_at))) / 1000;
+  return task.attempt && seconds >= 0 ? seconds : null;
+}
+
+// Since when a task is QUEUED or RUNNING: its last change, unless that was something else. Then nobody knows.
+export const since = (task) =>
+  task.progress === null && !task.progress_message && !task.cancel_requested_at && !task.redacted ? task.updated_at : null;
+
 // As an <input type="datetime-local"> has it, and back.
 export function localInput(at) {
   const date = new Date(at);

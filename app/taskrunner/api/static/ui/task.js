@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { one, reschedule, VERBS } from "./actions.js";
 import { confirm } from "./dialogs.js";
 import { h } from "./dom.js";
-import { curl, duration, percent } from "./format.js";
+import { curl, duration, percent, since, took } from "./format.js";
 import { badge, block, button, card, copy, facts, FINISHED, hidden, json, LIVE, tags, time, toClipboard } from "./parts.js";
 
 const PRIORITIES = { 1: "1, first", 2: "2", 3: "3", 4: "4, last" };
@@ -167,13 +167,13 @@ function timeline(shown, app) {
     });
   }
   if (shown.cancel_requested_at) events.push({ at: shown.cancel_requested_at, kind: "cancelled", title: "Cancel asked for" });
+  events.sort((a, b) => (a.at < b.at ? -1 : 1));
   if (shown.status === "QUEUED" || shown.status === "RUNNING")
     events.push({
-      at: shown.updated_at,
+      at: since(shown),
       kind: shown.status.toLowerCase(),
       title: `Attempt ${shown.attempt} ${shown.status === "QUEUED" ? "is at a worker" : "is running"}`,
     });
-  events.sort((a, b) => (a.at < b.at ? -1 : 1));
   if (shown.finished_at)
     events.push({
       at: shown.finished_at,
@@ -185,13 +185,12 @@ function timeline(shown, app) {
   return h(
     "ol",
     { class: "timeline" },
-    events.map(({ at, kind, title, body }) => h("li", { class: kind }, h("strong", {}, title), time(at), body)),
+    events.map(({ at, kind, title, body }) => h("li", { class: kind }, h("strong", {}, title), at && time(at), body)),
   );
 }
 
 function described(shown) {
-  const life =
-    shown.finished_at && (Date.parse(shown.finished_at) - Math.max(Date.parse(shown.run_at), Date.parse(shown.created_at))) / 1000;
+  const life = shown.finished_at && took(shown);
   return facts([
     ["Queue", h("a", { href: `#/tasks?queue=${encodeURIComponent(shown.queue)}` }, shown.queue)],
     ["Type", h("a", { href: `#/tasks?task_type=${encodeURIComponent(shown.task_type)}` }, shown.task_type)],
@@ -202,7 +201,7 @@ function described(shown) {
     ["Created", time(shown.created_at)],
     ["Changed", time(shown.updated_at)],
     shown.finished_at && ["Finished", time(shown.finished_at)],
-    life && ["From due to done", duration(Math.max(0, life))],
+    life !== null && ["From due to done", duration(life)],
     shown.tags.length > 0 && ["Tags", tags(shown.tags, (name) => `#/tasks?tag=${encodeURIComponent(name)}`)],
     shown.unique_key && ["Unique key", h("code", {}, shown.unique_key)],
     shown.expires_at && ["Expires", time(shown.expires_at)],

@@ -4,7 +4,7 @@ import { get, withQuery } from "./api.js";
 import { all, some, VERBS } from "./actions.js";
 import { h } from "./dom.js";
 import { asQuery, chips, described, FILTERS, filterOf, search, statusTabs } from "./filters.js";
-import { count, duration } from "./format.js";
+import { count, duration, since, took } from "./format.js";
 import { icon } from "./icons.js";
 import { badge, button, empty, link, table, tags, time } from "./parts.js";
 
@@ -121,10 +121,7 @@ function list(app, state) {
       {
         label: "Took",
         class: "number wide",
-        cell: (one) =>
-          one.finished_at
-            ? duration((Date.parse(one.finished_at) - Math.max(Date.parse(one.run_at), Date.parse(one.created_at))) / 1000)
-            : "",
+        cell: (one) => (one.finished_at ? duration(took(one)) : ""),
       },
       { label: "Created", class: "when wide", cell: (one) => time(one.created_at) },
       { label: "Id", class: "id roomy", cell: (one) => h("code", { title: one.id }, `…${one.id.slice(-8)}`) },
@@ -134,11 +131,9 @@ function list(app, state) {
 
 function whenOf(one) {
   if (one.finished_at) return time(one.finished_at);
-  if (one.status !== "PENDING")
-    return one.progress === null
-      ? ["since ", time(one.updated_at)]
-      : h("progress", { max: 1, value: one.progress, "aria-label": `${Math.round(one.progress * 100)} %` });
-  return ["due ", time(one.run_at)];
+  if (one.status === "PENDING") return ["due ", time(one.run_at)];
+  if (one.progress !== null) return h("progress", { max: 1, value: one.progress, "aria-label": `${Math.round(one.progress * 100)} %` });
+  return since(one) ? ["since ", time(since(one))] : "–";
 }
 
 function pager(app, state) {
