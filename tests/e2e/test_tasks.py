@@ -21,6 +21,7 @@ async def test_filters_are_in_the_address_and_back_leads_back(page: Page) -> Non
     await expect(page.locator("tbody .badge.failed")).to_have_count(50)
     await page.get_by_label("Type", exact=True).select_option("sync-crm")
     await expect(page).to_have_url(re.compile("task_type=sync-crm"))
+    await expect(page.locator(".tab", has_text="Completed")).to_have_text("Completed0")
     await expect(page.locator("tbody td.type a.strong", has_not_text="sync-crm")).to_have_count(0)
     await page.reload()
     await expect(page.locator("tbody .badge.failed")).to_have_count(50)
@@ -31,6 +32,7 @@ async def test_filters_are_in_the_address_and_back_leads_back(page: Page) -> Non
     await page.get_by_label("Find by id").fill("tag:vip")
     await page.keyboard.press("Enter")
     await expect(page).to_have_url(re.compile("#/tasks[?](?!.*cursor).*tag=vip"))
+    await expect(page.locator(".tab", has_text="Failed")).to_have_text("Failed")  # nobody has counted those with a tag
     await page.get_by_role("button", name="All", exact=True).click()
     await expect(page.locator("tbody .tag", has_text="vip")).to_have_count(50)
     await page.get_by_role("button", name="Remove the filter tag vip").click()

@@ -22,17 +22,19 @@ export const tasks = {
     const words = app.query.toString();
     if (state.words !== words) Object.assign(state, { chosen: new Set(), everything: false });
     const filter = filterOf(app.query);
+    const { task_type, queue, tag, error, created_after, created_before } = filter;
     const page = get(withQuery("/api/tasks", { ...asQuery(filter), limit: PAGE, cursor: app.query.get("cursor") }), { signal });
     const [found, stats, types, queues] = await Promise.all([
       page,
-      get("/api/stats", { signal }),
+      // Statuses are counted by queue and type only: under other filters they have no numbers, rather than those of other tasks.
+      tag.length || error || created_after || created_before ? null : get(withQuery("/api/stats", { task_type, queue }), { signal }),
       state.asked ? null : get("/api/types", { signal }),
       state.asked ? null : get("/api/queues", { signal }),
     ]);
     state.asked = true;
     if (types) state.names.types = types.items.map((one) => one.name);
     if (queues) state.names.queues = queues.items.map((one) => one.name);
-    Object.assign(state, { words, filter, items: found.items, next: found.next_cursor, counts: stats?.tasks ?? state.counts });
+    Object.assign(state, { words, filter, items: found.items, next: found.next_cursor, counts: stats?.tasks });
     const shown = new Set(found.items.map((one) => one.id));
     for (const id of state.chosen) if (!shown.has(id)) state.chosen.delete(id);
   },
