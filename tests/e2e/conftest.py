@@ -35,7 +35,9 @@ async def shop(postgres: Embedded, template: str) -> AsyncIterator[Town]:
         for first in range(0, MANY, 1000):
             await it.create_all([_order(n) for n in range(first, first + 1000)])
         await it.create_all([{"task_type": "nobodys", "queue": "lost"}] * 3)
-        await it.create_all([{"task_type": "a-type.whose-name.is-rather-long", "queue": "a-queue.that-has.a-rather-long.name.too", "delay": 3600}])
+        await it.create_all(
+            [{"task_type": "a-type.whose-name.is-rather-long", "queue": "a-queue.that-has.a-rather-long.name.too", "delay": 3600}]
+        )
         yield it
 
 

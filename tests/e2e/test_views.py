@@ -67,12 +67,47 @@ async def test_the_overview_says_how_it_goes(page: Page) -> None:
     await expect(page.get_by_role("img", name="Start latency in the last hour")).to_be_visible()
     await expect(page.get_by_role("img", name="Ready tasks: now")).to_be_visible()
     await expect(page.locator(".tile", has_text="Failed").locator(".figure")).not_to_have_text("0")
+    await expect(page.locator(".lead")).to_contain_text(re.compile(r"^No worker serves nobodys.*\. \d+ tasks failed in the last hour\. $"))
+    await expect(page.locator(".tile", has_text="Start latency")).to_contain_text("in 1 h")
+    assert await page.locator("th").evaluate_all("(all) => all.every((one) => getComputedStyle(one).display === 'table-cell')")
     await page.get_by_role("img", name="Throughput").focus()
     await page.keyboard.press("ArrowLeft")
     await expect(page.locator("#tip")).to_contain_text("Completed")
     await page.get_by_role("button", name="24 h").click()
     await expect(page).to_have_url(re.compile(r"#/overview\?span=86400$"))
     await expect(page.get_by_role("img", name="Throughput in the last 24 hours")).to_be_visible()
+
+
+LEAD = """async (state) => {
+  const { lead } = await import("/ui/figures.js");
+  const text = document.createElement("p");
+  text.append(...[lead({ workers: [{ status: "LIVE", task_types: ["a", "b"] }], span: "3600", ...state })].flat(9));
+  return text.textContent.trim();
+}"""
+
+
+def _lot(name: str, oldest: float | None = None, *, paused: bool = False) -> dict[str, object]:
+    return {"name": name, "ready": 0 if oldest is None else 7, "oldest_ready_age": oldest, "paused": paused}
+
+
+@pytest.mark.parametrize(
+    ("queues", "types", "failed", "says"),
+    [
+        ([_lot("q", 5)], [_lot("a", 5)], 0, "All is well."),
+        ([_lot("q", 5)], [_lot("a", 5)], 1, "1 task failed in the last hour."),
+        ([_lot("q", 90), _lot("r", 900, paused=True)], [_lot("a", 900)], 3, "The oldest ready task waits for 1 min 30 s. 1 queue paused."),
+        (
+            [_lot("r", 900, paused=True)],
+            [_lot("a", 900), _lot("b", paused=True)],
+            3,
+            "1 queue and 1 type paused. 3 tasks failed in the last hour.",
+        ),
+        ([_lot("q", 900)], [_lot("a", 5), _lot("c", 900), _lot("d", 9)], 0, "No worker serves c and 1 more type."),
+    ],
+)
+async def test_the_overview_begins_with_what_is_not_well(page: Page, queues: object, types: object, failed: int, says: str) -> None:
+    await show(page, "workers")
+    assert await page.evaluate(LEAD, {"queues": queues, "types": types, "stats": {"totals": {"failed": failed}}}) == says
 
 
 AXIS = """async (most) => {

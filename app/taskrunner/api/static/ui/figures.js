@@ -50,24 +50,39 @@ export const totals = (points) =>
     return sum;
   }, {});
 
-export function lead({ workers, queues, waits }) {
-  const living = (workers ?? []).filter((one) => one.status === "LIVE");
-  const paused = queues.filter((one) => one.paused).length;
-  if (workers && !living.length) return [h("b", { class: "failed" }, "No worker is connected."), " Tasks wait until one is."];
-  if (paused) return [h("b", { class: "cancelled" }, `${plural(paused, "queue")} paused.`), " The rest goes on."];
-  if ((waits.oldest_ready_age ?? 0) > 60)
-    return [h("b", { class: "cancelled" }, `The oldest ready task waits for ${age(waits.oldest_ready_age)}.`)];
-  return "All is well.";
+const oldest = (lots) => Math.max(0, ...lots.map((one) => one.oldest_ready_age ?? 0));
+
+// How it goes, in two sentences at most: what keeps tasks waiting comes before what failed.
+export function lead({ workers, queues, types, stats, span }) {
+  const living = workers.filter((one) => one.status === "LIVE");
+  if (!living.length) return [h("b", { class: "failed" }, "No worker is connected."), " Tasks wait until one is."];
+  const served = new Set(living.flatMap((one) => one.task_types));
+  const open = (one) => !one.paused;
+  const stuck = types.filter((one) => open(one) && one.ready && !served.has(one.name)).sort((a, b) => b.oldest_ready_age - a.oldest_ready_age);
+  const more = stuck.length > 1 ? ` and ${plural(stuck.length - 1, "more type")}` : "";
+  // What is paused, or served by nobody, is named as such. How old it gets says nothing of the rest.
+  const late = Math.min(oldest(queues.filter(open)), oldest(types.filter((one) => open(one) && !stuck.includes(one))));
+  const paused = Object.entries({ queue: queues, type: types })
+    .map(([word, lots]) => [word, lots.filter((one) => one.paused).length])
+    .filter(([, n]) => n);
+  const { failed } = stats.totals;
+  const said = [
+    stuck.length && ["failed", "#/types", `No worker serves ${stuck[0].name}${more}.`],
+    late > 60 && ["cancelled", "#/tasks?status=PENDING", `The oldest ready task waits for ${age(late)}.`],
+    paused.length && ["cancelled", `#/${paused[0][0]}s`, `${paused.map(([word, n]) => plural(n, word)).join(" and ")} paused.`],
+    failed && ["failed", "#/tasks?status=FAILED", `${plural(failed, "task")} failed in ${WORDS[span]}.`],
+  ];
+  const first = said.filter(Boolean).slice(0, 2);
+  return first.length ? first.map(([kind, href, text]) => [h("a", { class: kind, href }, text), " "]) : "All is well.";
 }
 
 export function cards(state) {
   const { stats, waits, samples, span } = state;
-  const { points } = stats;
+  const { points, totals: all } = stats;
   const sum = totals(points);
   const ended = (sum.completed ?? 0) + (sum.failed ?? 0);
   const speed = pace(samples);
   const short = SPANS.find(([value]) => value === span)[1];
-  const latest = points.findLast((point) => point.start_p95 !== null && point.start_p95 !== undefined);
   const tile = (label, value, below, more, href) =>
     h(
       "div",
@@ -86,11 +101,11 @@ export function cards(state) {
       `${compact(sum.completed ?? 0)} in ${short}`,
       spark(paces(samples), { kind: "completed" }),
     ),
-    latest &&
+    all.start_p95 !== null &&
       tile(
         "Start latency, p95",
-        duration(latest.start_p95),
-        `p50 ${duration(latest.start_p50)} · p99 ${duration(latest.start_p99)}`,
+        duration(all.start_p95),
+        `p50 ${duration(all.start_p50)} · p99 ${duration(all.start_p99)} in ${short}`,
         spark(points.map((point) => point.start_p95 ?? 0).slice(-60), { kind: "running" }),
       ),
     tile(

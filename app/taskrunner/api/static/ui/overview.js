@@ -21,21 +21,22 @@ export const overview = {
   pace: 2000,
   every: () => 5000,
 
-  begin: () => ({ samples: [] }),
+  begin: () => ({ samples: [], rests: {} }),
 
   async load(app, state, signal) {
     const span = app.query.get("span") in STEPS ? app.query.get("span") : "3600";
     const asked = { signal };
     const slow = performance.now() - (state.slow ?? -1e9) > 10000 || state.span !== span; // what changes slowly, or costs more
-    const [stats, queues, workers, errors] = await Promise.all([
+    const [stats, workers, errors] = await Promise.all([
       get(withQuery("/api/stats", { window: span, step: STEPS[span] }), asked),
-      state.queues && performance.now() < state.rests ? null : timed(state, get("/api/queues", asked)),
       slow ? get("/api/workers", asked) : null,
       slow && app.can("payloads") ? get(withQuery("/api/errors", { window: span }), asked) : null,
+      counted(state, "queues", asked, 0),
+      counted(state, "types", asked, 10000),
     ]);
-    if (slow) Object.assign(state, { slow: performance.now(), workers: workers?.items ?? null, errors: errors?.items ?? null });
+    if (slow) Object.assign(state, { slow: performance.now(), workers: workers.items, errors: errors?.items ?? null });
     const waits = stats.now;
-    Object.assign(state, { span, stats, waits, queues: queues?.items ?? state.queues });
+    Object.assign(state, { span, stats, waits });
     state.samples.push({ at: now(), done: stats.tasks.COMPLETED, ready: waits.ready, late: waits.oldest_ready_age ?? 0 });
     if (state.samples.length > KEPT) state.samples.shift();
   },
@@ -70,12 +71,12 @@ export const overview = {
   },
 };
 
-// Queues are counted task by task: with very many that is asked for less often, so that it takes a twentieth of the time at most.
-async function timed(state, asked) {
+// What is counted task by task: with very many that is asked for less often, so that it takes a twentieth of the time at most.
+async function counted(state, name, asked, least) {
   const began = performance.now();
-  const answer = await asked;
-  state.rests = performance.now() + 20 * (performance.now() - began);
-  return answer;
+  if (began < state.rests[name]) return;
+  state[name] = (await get(`/api/${name}`, asked)).items;
+  state.rests[name] = performance.now() + Math.max(least, 20 * (performance.now() - began));
 }
 
 const half = (app) => (app.width > 904 ? (app.width - 20) / 2 - 40 : app.width - 40);
@@ -155,7 +156,6 @@ function queueCard({ queues }) {
 }
 
 function workerCard({ workers }) {
-  if (!workers) return null;
   const living = workers.filter((one) => one.status !== "DEAD");
   return card(
     "Workers",
