@@ -44,7 +44,7 @@ async def test_nothing_is_shown_before_a_token_is_good(browser: Browser, closed:
     async with watched(browser, closed.url) as (page, seen):
         seen.refusals.add(401)
         await page.goto(f"/#/tasks/{made['id']}")
-        await expect(page.get_by_label("API token")).to_be_visible()
+        await expect(page.get_by_label("API token")).to_be_focused()
         await expect(page.locator("#nav a")).to_have_count(0)
         await sign_in(page, "not-a-token-at-all")
         await expect(page.get_by_role("alert")).to_contain_text("not known here")

@@ -151,6 +151,7 @@ async def test_the_keys_reach_everything(page: Page, shop: Town) -> None:
     await show(page, "tasks")
     await page.keyboard.press("?")
     await expect(page.get_by_role("dialog")).to_contain_text("Pause or resume")
+    await expect(page.locator("kbd", has_text=re.compile("^[jk]$"))).to_have_count(2)
     await page.keyboard.press("Escape")
     await page.keyboard.press("p")
     await page.keyboard.press("j")

@@ -12,7 +12,7 @@ const KEYS = [
   ["g w", "Workers"],
   ["n", "New task"],
   ["/", "Search"],
-  ["j, k", "Next and previous row"],
+  ["j or k", "Next and previous row"],
   ["Enter", "Open the row"],
   ["x", "Select the row"],
   ["p", "Pause or resume live updates"],
@@ -41,7 +41,7 @@ export class Keys {
             h(
               "dt",
               {},
-              keys.split(" ").map((one) => h("kbd", {}, one)),
+              keys.split(" ").map((one) => (one === "or" ? one : h("kbd", {}, one))),
             ),
             h("dd", {}, does),
           ),

@@ -140,7 +140,7 @@ class App {
     if (!this.loaded) this.redraw();
     if (!same) {
       scrollTo(0, 0);
-      document.getElementById("title").focus({ preventScroll: true });
+      (document.querySelector("#view [data-first]") ?? document.getElementById("title")).focus({ preventScroll: true });
     }
     this.look();
   }

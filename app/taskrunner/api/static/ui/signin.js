@@ -22,6 +22,7 @@ export const signin = {
         h("input", {
           type: "password",
           name: "token",
+          "data-first": "",
           autocomplete: "current-password",
           required: true,
           spellcheck: "false",
