@@ -1,5 +1,7 @@
 """Every view opens, says nothing bad, asks nobody else, and can be used by everyone."""
 
+import asyncio
+import json
 import re
 from pathlib import Path
 from uuid import uuid4
@@ -59,6 +61,12 @@ async def test_every_view_is_there_for_everyone(browser: Browser, shop: Town, lo
             await accessible(page, *RULES[look])
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{route} is wider than the screen"
             assert await page.evaluate(CUT) == [], f"{route} has tables whose last columns are off the screen"
+
+
+async def test_a_phone_shows_what_is_scheduled_in_a_queue(browser: Browser, shop: Town) -> None:
+    async with watched(browser, shop.url, viewport=PHONE) as (page, _):
+        await show(page, "queues")
+        await expect(page.locator("tr", has_text="a-queue.that-has").locator("td[data-label=Scheduled]")).to_be_visible()
 
 
 async def test_the_overview_says_how_it_goes(page: Page) -> None:
@@ -183,6 +191,12 @@ async def test_where_nothing_is_the_page_says_what_to_do(browser: Browser, postg
             await show(page, route)
             await expect(page.get_by_role("heading", name=head)).to_be_visible()
             await accessible(page)
+        await show(page, "overview")
+        command = await page.locator("#view pre").inner_text()
+        process = await asyncio.create_subprocess_shell(f"{command} --silent --show-error", stdout=asyncio.subprocess.PIPE)
+        output, _ = await process.communicate()
+        first = await fresh.finished(json.loads(output)["id"])
+        assert "there is no mail server" in first["error"]  # nothing else is wrong with it, where the database is not the embedded one
         seen.refusals.add(404)
         await show(page, f"tasks/{uuid4()}")
         await expect(page.get_by_role("heading", name="Not found")).to_be_visible()

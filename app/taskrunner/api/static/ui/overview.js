@@ -5,7 +5,7 @@ import { columns, legend, lines } from "./chart.js";
 import { h } from "./dom.js";
 import { cards, lead, OUTCOMES, SPANS, totals, WORDS } from "./figures.js";
 import { compact, count, duration, now } from "./format.js";
-import { age, badge, card, choice, empty, link, meter, table, time } from "./parts.js";
+import { age, badge, card, choice, empty, firstTask, link, meter, table, time } from "./parts.js";
 
 const STEPS = { 900: 60, 3600: 60, 21600: 300, 86400: 900, 604800: 7200 };
 const STARTS = [
@@ -207,11 +207,7 @@ function welcome(app) {
     "inbox",
     "Ready for the first task",
     h("p", {}, "Nothing has been created yet. Make a task here, or from anywhere that can send a request:"),
-    h(
-      "pre",
-      {},
-      h("code", {}, `curl ${location.origin}/api/tasks -d '{"task_type": "webhook", "payload": {"url": "https://example.com"}}'`),
-    ),
+    firstTask(),
     h(
       "p",
       {},

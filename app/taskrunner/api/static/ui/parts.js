@@ -56,6 +56,19 @@ export const card = (title, props, ...children) =>
 
 export const empty = (drawn, title, ...children) => h("div", { class: "empty" }, icon(drawn), h("h2", {}, title), ...children);
 
+// Of what every worker has built in, this asks nobody else: beside the embedded database a mail is a file.
+const FIRST = '{"task_type": "email", "payload": {"to": "user@example.com", "message": "Hello"}}';
+export const firstTask = () => [
+  h("pre", {}, h("code", {}, `curl ${location.origin}/api/tasks -d '${FIRST}'`)),
+  h(
+    "p",
+    { class: "note" },
+    "With the embedded database the mail becomes a file. With your own, set ",
+    h("code", {}, "TASKRUNNER_SMTP_URL"),
+    " for the worker first.",
+  ),
+];
+
 export function failed(error, again) {
   const head = error.status === 0 ? "The service cannot be reached" : error.status === 404 ? "Not found" : "That did not work";
   return h(

@@ -6,7 +6,7 @@ import { h } from "./dom.js";
 import { asQuery, chips, described, FILTERS, filterOf, search, statusTabs } from "./filters.js";
 import { count, duration, since, took } from "./format.js";
 import { icon } from "./icons.js";
-import { badge, button, empty, link, table, tags, time } from "./parts.js";
+import { badge, button, empty, firstTask, link, table, tags, time } from "./parts.js";
 
 const PAGE = 50;
 
@@ -237,11 +237,7 @@ function nothing(app, filtered) {
     "inbox",
     "No tasks yet",
     h("p", {}, "Create the first one here, or from anywhere that can send a request:"),
-    h(
-      "pre",
-      {},
-      h("code", {}, `curl ${location.origin}/api/tasks -d '{"task_type": "webhook", "payload": {"url": "https://example.com"}}'`),
-    ),
+    firstTask(),
     app.can("write") && link("#/new", "Create a task"),
   );
 }
