@@ -90,16 +90,17 @@ async def test_a_cancelled_function_that_looks_and_returns_has_obeyed() -> None:
 
 
 async def test_a_function_that_never_looks_has_finished() -> None:
-    release = threading.Event()
+    began, release = threading.Event(), threading.Event()
 
     @task("blind")
     def blind(ctx: Context, payload: Any) -> str:
+        began.set()
         release.wait(5)
         return "done"
 
     async with open_bench(blind) as bench:
         (id_,) = bench.give("blind", 1)
-        await running(bench)
+        await bench.until(began.is_set)
         bench.executor.cancel({key(id_)})
         release.set()
         (done,) = await bench.outcomes([id_])
