@@ -9,7 +9,9 @@ from api.door import Api
 from psycopg.rows import dict_row, namedtuple_row
 
 from taskrunner import Client, enqueue, enqueue_sync
+from taskrunner.client import Unsendable
 
+NAN = float("nan")
 DUE = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -47,3 +49,9 @@ async def test_without_asyncio_and_with_any_rows(api: Api, client: Client, facto
 def test_what_is_no_field_is_refused(dsn: str) -> None:
     with psycopg.connect(dsn) as connection, pytest.raises(TypeError, match="'runat' is not a field of a task; there are queue, priority"):
         enqueue_sync(connection, "x", runat=DUE)  # type: ignore[call-arg]  # that is the point
+
+
+@pytest.mark.parametrize("fields", [{"payload": [NAN]}, {"metadata": {"a": NAN}}, {"delay": float("inf")}, {"timeout": NAN}], ids=repr)
+def test_what_cannot_be_sent_is_refused(fields: dict[str, Any], dsn: str) -> None:
+    with psycopg.connect(dsn) as connection, pytest.raises(Unsendable, match="NaN and Infinity"):
+        enqueue_sync(connection, "x", **fields)

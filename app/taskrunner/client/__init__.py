@@ -2,7 +2,7 @@
 
 from taskrunner.client.client import Client
 from taskrunner.client.enqueue import enqueue, enqueue_sync
-from taskrunner.client.errors import ApiError, NotFound, Refused, Unreachable
+from taskrunner.client.errors import ApiError, NotFound, Refused, Unreachable, Unsendable
 from taskrunner.client.sync import SyncClient
 from taskrunner.client.values import Attempt, Bulk, Count, Event, Failures, Filters, Lot, Made, Page, Task, TaskFields, Worker
 
@@ -24,6 +24,7 @@ __all__ = [
     "Task",
     "TaskFields",
     "Unreachable",
+    "Unsendable",
     "Worker",
     "enqueue",
     "enqueue_sync",

@@ -27,7 +27,8 @@ class Client:
 
     Creates carry an Idempotency-Key and so may be repeated: a call that meets a broken connection or a 503 is tried again, ``retries``
     times at most. Calls that could do something twice are repeated only where it is certain that nothing was done. ``timeout`` is in
-    seconds, from one sign of life to the next. Errors are :class:`ApiError` (NotFound, Refused) and :class:`Unreachable`.
+    seconds, from one sign of life to the next. Errors are :class:`ApiError` (NotFound, Refused) and :class:`Unreachable`, and
+    :class:`Unsendable`, a ValueError, for what cannot be sent as it was given, such as NaN.
     """
 
     def __init__(self, base_url: str | None = None, *, token: str | None = None, timeout: float = 30.0, retries: int = 5) -> None:
@@ -47,7 +48,7 @@ class Client:
     async def create(
         self, task_type: str, payload: Any = None, *, idempotency_key: str | None = None, **fields: Unpack[TaskFields]
     ) -> Task:
-        """Create a task; it is committed when this returns. No payload is an empty object.
+        """Create a task; it is committed when this returns. No payload is an empty object. Raises Unsendable for what is not JSON.
 
         With an ``idempotency_key`` of your own, the same key and task give the same answer for a day, from whichever process.
         """
@@ -56,7 +57,10 @@ class Client:
         return Task.model_validate(await self._transport.send(call))
 
     async def create_batch(self, tasks: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None) -> list[Made]:
-        """Create up to 10,000 tasks, each a mapping with ``task_type`` and the fields of :meth:`create`: all of them or none."""
+        """Create up to 10,000 tasks, each a mapping with ``task_type`` and the fields of :meth:`create`: all of them or none.
+
+        Raises Unsendable for what is not JSON.
+        """
         headers = JSON | _keyed(idempotency_key)
         answer = await self._transport.send(Call("POST", "/api/tasks/batch", body=dump([*tasks]), headers=headers, repeatable=True))
         return [Made.model_validate(item) for item in answer["items"]]

@@ -41,7 +41,7 @@ async def enqueue(connection: AsyncConnection, task_type: str, payload: Any = No
     """Create a task inside the transaction that ``connection`` is in; its id. It may run as soon as you commit.
 
     ``connection`` is a ``psycopg.AsyncConnection`` to the service's database, with any row factory. Fields are those of
-    :meth:`Client.create`; the database refuses what the API would refuse, as an error of psycopg.
+    :meth:`Client.create`, and so is Unsendable; the database refuses what the API would refuse, as an error of psycopg.
     """
     return _id(await (await connection.execute(*_call(task_type, payload, fields))).fetchone())
 
@@ -63,8 +63,9 @@ def _call(task_type: str, payload: Any, fields: Mapping[str, Any]) -> tuple[str,
 
 def _value(name: str, value: Any) -> Any:
     """As PostgreSQL takes it: JSON as text, the delay as an interval, other durations as seconds."""
+    text = dump(value)  # also of what is passed as it is: the database would take a timeout of NaN
     if name in JSONB:
-        return dump(value).decode()
+        return text.decode()
     if name == "delay":
         return value if isinstance(value, timedelta) else timedelta(seconds=value)
     return value.total_seconds() if isinstance(value, timedelta) else [*value] if name == "tags" else value

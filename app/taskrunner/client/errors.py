@@ -33,6 +33,10 @@ class Unreachable(TaskrunnerError):
     """The service gave no answer. A call that changes something may have been done."""
 
 
+class Unsendable(TaskrunnerError, ValueError):
+    """What was given cannot be sent as it is; nothing was sent. The service would read another value than was meant, or none."""
+
+
 def error_of(status: int, document: Mapping[str, Any], retry_after: float | None) -> ApiError:
     """The exception for an answer of 400 or more."""
     kind = NotFound if status == 404 else Refused if status < 500 else ApiError

@@ -1,17 +1,20 @@
 """One call: sent, repeated where that is safe, and its answer read."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import fields, is_dataclass
 from datetime import timedelta
+from enum import Enum
 from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
 from pydantic import BaseModel
 
-from taskrunner.client.errors import ApiError, Unreachable, error_of
+from taskrunner.client.errors import ApiError, Unreachable, Unsendable, error_of
 from taskrunner.kit.trace import current
 
 BASE, CAP = 0.1, 5.0  # seconds between two tries, drawn with full jitter
@@ -104,8 +107,16 @@ class Transport:
 
 
 def dump(value: Any) -> bytes:
-    """JSON: what orjson writes, pydantic models, and durations as seconds."""
-    return orjson.dumps(value, default=_plain)
+    """JSON: what orjson writes, pydantic models, and durations as seconds. Raises Unsendable."""
+    try:
+        text = orjson.dumps(value, default=_plain)
+        if b"null" in text:  # which orjson writes for NaN and Infinity, too; json, which is slow, looks for those
+            json.dumps(value, default=_opened, allow_nan=False, ensure_ascii=False)
+    except TypeError as error:
+        raise Unsendable(f"this cannot be sent as JSON: {error}") from error
+    except ValueError as error:
+        raise Unsendable("NaN and Infinity cannot be sent, JSON does not have them: send null, or a string") from error
+    return text
 
 
 def _plain(value: Any) -> Any:
@@ -115,6 +126,16 @@ def _plain(value: Any) -> Any:
         case BaseModel():
             return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _opened(value: Any) -> Any:
+    """What may hold a float, of the things that json does not know and ``dump`` does."""
+    match value:
+        case Enum():
+            return value.value
+        case BaseModel():
+            return value.model_dump(mode="json")
+    return [getattr(value, field.name) for field in fields(value)] if is_dataclass(value) else None
 
 
 def _document(body: bytes) -> dict[str, Any]:
