@@ -52,8 +52,16 @@ async def test_what_people_read(do: Do) -> None:
 
 
 async def test_a_payload_from_standard_input(do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("[1, 2]"))
-    assert json.loads((await do("create", "x", "-", "--json"))[1])["payload"] == [1, 2]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO('["ü", 2]\n'.encode()), "latin-1"))
+    assert json.loads((await do("create", "x", "-", "--json"))[1])["payload"] == ["ü", 2]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'"\xff"'), "utf-8"))
+    code, _, err = await do("create", "x", "-")
+    assert (code, err.count("\n"), "UTF-8" in err) == (2, 1, True)
+
+
+async def test_json_is_sent_as_it_stands(do: Do) -> None:
+    task = json.loads((await do("create", "x", "null", '--metadata={"n": 18446744073709551615}', "--json"))[1])
+    assert (task["payload"], task["metadata"]) == (None, {"n": 2**64 - 1})
 
 
 async def test_list_filters_and_stops_at_its_limit(do: Do) -> None:
@@ -89,6 +97,18 @@ async def test_wait_says_by_its_code_how_it_ended(do: Do, api: Api) -> None:
         (["get", NOBODY], 3, "there is no task with this id"),
         (["create", "x", "{"], 2, "the payload must be JSON"),
         (["create", "x", "--metadata=x"], 2, "--metadata must be JSON"),
+        (["create", "x", '{"a": NaN}'], 2, "the payload must be JSON"),
+        (["create", "x", "1e400"], 2, "the payload must be JSON"),
+        (["create", "x", '1, "queue": "q"'], 2, "the payload must be JSON"),
+        (["create", "x", '"\\ud800"'], 2, "the payload must be JSON"),
+        (["create", "x", "[" * 3_000 + "]" * 3_000], 2, "the payload must be JSON"),
+        (["create", "x", "[" * 65 + "]" * 65], 2, "64 levels"),
+        (["create", "x", "18446744073709551616"], 2, "does not fit 64 bits"),
+        (["create", "x", '{"a": 1, "a": 2}'], 2, "stands twice"),
+        (["create", "x", '--metadata={"x": NaN}'], 2, "--metadata must be JSON"),
+        (["create", "x", '--metadata={"a": 1, "a": 2}'], 2, "stands twice"),
+        (["create", "x", "--max-attempts=99999999999999999999"], 2, "64-bit"),
+        (["create", "x\udcff"], 2, "UTF-8"),
         (["create", "x", "--priority=9"], 2, "priority must be"),
         (["get", "x"], 2, "id must be the UUID of a task"),
         (["list", "--status=LOST"], 2, "status must be one or more of"),

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 
-from taskrunner.client import ApiError, Client, NotFound
+from taskrunner.client import ApiError, Client, NotFound, Unsendable
 from taskrunner.commands.codes import FAILED, MISSING, MISUSED, Arguments
 from taskrunner.commands.words import Misused, sentence
 from taskrunner.domain.errors import TaskrunnerError
@@ -21,7 +21,7 @@ def run(settings: Settings, arguments: Arguments, say: Say) -> int:
     try:
         code = asyncio.run(_call(settings, arguments))
         sys.stdout.flush()
-    except Misused as error:
+    except (Misused, Unsendable) as error:
         return say(MISUSED, str(error))
     except NotFound as error:
         return say(MISSING, sentence(error))

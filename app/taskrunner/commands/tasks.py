@@ -1,9 +1,10 @@
 """The actions of ``taskrunner task``."""
 
-import json
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import orjson
 
 from taskrunner.client import Client, Task
 from taskrunner.commands.bulk import change_all
@@ -46,7 +47,9 @@ async def _create(client: Client, arguments: Arguments) -> int:
     fields = _given(arguments)
     if "metadata" in fields:
         fields["metadata"] = _json(fields["metadata"], "--metadata")
-    text = sys.stdin.read() if arguments["payload"] == "-" else arguments["payload"]
+    text = arguments["payload"]
+    if text == "-":  # JSON is UTF-8, whatever the terminal speaks
+        text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
     task = await client.create(arguments["task_type"], _json(text, "the payload"), tags=arguments["tag"], **fields)
     if arguments["wait"] is None:
         show(task, as_json=arguments["json"])
@@ -105,8 +108,10 @@ def _given(arguments: Arguments) -> dict[str, Any]:
     return {name.removeprefix("task."): value for name, value in arguments.items() if name.startswith("task.")}
 
 
-def _json(text: str, what: str) -> Any:
+def _json(text: str, what: str) -> orjson.Fragment:
+    """The text as it stands, once it is one document: what reading would change, such as a key that is there twice, the API judges."""
     try:
-        return json.loads(text)
-    except ValueError:
-        raise Misused(f'{what} must be JSON, such as \'{{"to": "user@example.com"}}\', not {text[:40]!r}') from None
+        orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Misused(f'{what} must be JSON, such as \'{{"to": "user@example.com"}}\', not {text[:40]!r}: {error}') from None
+    return orjson.Fragment(text)
