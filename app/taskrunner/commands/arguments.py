@@ -1,6 +1,7 @@
 """What can be asked of the commands that speak to the service over HTTP."""
 
 import argparse
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,13 +46,27 @@ TOKENS = {
 }
 STATUSES = "PENDING, QUEUED, RUNNING, COMPLETED, FAILED, CANCELLED"
 TIME = "RFC 3339, such as 2026-02-20T10:00:00Z"
-CREATE = {
+Option = tuple[str, Callable[[str], Any], str]  # what it is, how it is read, what it is for
+
+
+def _seconds(text: str) -> float:
+    """A time that comes to an end: what is none would be sent as null, or waited for until nobody knows when."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {text!r}")
+    return seconds
+
+
+CREATE: Mapping[str, Option] = {
     "run_at": ("TIME", str, f"when: {TIME}; without it now"),
-    "delay": ("SECONDS", float, "seconds from now, instead of --run-at"),
+    "delay": ("SECONDS", _seconds, "seconds from now, instead of --run-at"),
     "queue": ("NAME", str, "another queue than default"),
     "priority": ("1-4", int, "1 is first; 2 unless given"),
     "max_attempts": ("NUMBER", int, "attempts, the first one included"),
-    "timeout": ("SECONDS", float, "time of one attempt"),
+    "timeout": ("SECONDS", _seconds, "time of one attempt"),
     "expires_at": ("TIME", str, "give up if it has not started by then"),
     "unique_key": ("TEXT", str, "at most one live task has it"),
     "on_conflict": ("WORD", str, "what if one has: return, reject, replace, postpone"),
@@ -86,7 +101,7 @@ def add_actions(noun: str, parser: argparse.ArgumentParser, setup: Setup, add_se
         elif action == "drain":
             one.add_argument("sessions", metavar="SESSION", nargs="+")
             one.add_argument(
-                "--wait", type=float, default=None, metavar="SECONDS", help="wait so long until they have ended; 1 unless all have"
+                "--wait", type=_seconds, default=None, metavar="SECONDS", help="wait so long until they have ended; 1 unless all have"
             )
         elif action != "list":
             one.add_argument("names", metavar="NAME", nargs="+")
@@ -100,7 +115,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_top(parser: argparse.ArgumentParser) -> None:
     """What ``taskrunner top`` understands."""
-    parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between two pictures; 2 unless given")
+    parser.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS", help="between two pictures; 2 unless given")
 
 
 def add_tokens(parser: argparse.ArgumentParser, setup: dict[str, Any], add_settings: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -112,7 +127,9 @@ def add_tokens(parser: argparse.ArgumentParser, setup: dict[str, Any], add_setti
         if action == "create":
             one.add_argument("name", metavar="NAME", help="who or what will have it")
             one.add_argument("--scopes", required=True, metavar="A,B", help=f"what it is good for: {', '.join(Scope)}")
-            one.add_argument("--expires-in", type=float, default=None, metavar="SECONDS", help="let it in for so long; without it for ever")
+            one.add_argument(
+                "--expires-in", type=_seconds, default=None, metavar="SECONDS", help="let it in for so long; without it for ever"
+            )
         if action == "revoke":
             one.add_argument("names", metavar="NAME", nargs="+", help="a name, or an id as `taskrunner token list` shows it")
         add_settings(one)
@@ -124,7 +141,7 @@ def _add_task(one: argparse.ArgumentParser, action: str) -> None:
             one.add_argument("task_type", metavar="TYPE", help="what runs it")
             one.add_argument("payload", metavar="PAYLOAD", nargs="?", default="{}", help="JSON; - reads it from standard input")
             one.add_argument("--tag", action="append", default=[], metavar="TEXT", help="may be given again")
-            one.add_argument("--wait", type=float, default=None, metavar="SECONDS", help="wait so long until it is finished")
+            one.add_argument("--wait", type=_seconds, default=None, metavar="SECONDS", help="wait so long until it is finished")
             _add(one, CREATE)
         case "list":
             one.add_argument("--limit", type=int, default=50, metavar="NUMBER", help="show so many at most; 50 unless given, 0 is all")
@@ -150,15 +167,15 @@ def _add_task(one: argparse.ArgumentParser, action: str) -> None:
         case _:
             one.add_argument("ids", metavar="ID", nargs="+")
     if action == "wait":
-        one.add_argument("--timeout", dest="patience", type=float, default=None, metavar="SECONDS", help="give up after so long")
+        one.add_argument("--timeout", dest="patience", type=_seconds, default=None, metavar="SECONDS", help="give up after so long")
 
 
-def _add_filters(parser: argparse.ArgumentParser, options: Mapping[str, tuple[str, type, str]]) -> None:
+def _add_filters(parser: argparse.ArgumentParser, options: Mapping[str, Option]) -> None:
     parser.add_argument("--tag", action="append", default=[], metavar="TEXT", help="may be given again: tasks that have them all")
     _add(parser, options)
 
 
-def _add(parser: argparse.ArgumentParser, options: Mapping[str, tuple[str, type, str]]) -> None:
+def _add(parser: argparse.ArgumentParser, options: Mapping[str, Option]) -> None:
     for name, (kind, read, about) in options.items():
         # Names of their own, because the settings have a timeout and max_attempts too.
         parser.add_argument(f"--{name.replace('_', '-')}", dest=f"task.{name}", type=read, metavar=kind, help=about)
