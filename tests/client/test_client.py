@@ -72,6 +72,13 @@ async def test_wait_gives_up_after_its_time(client: Client) -> None:
         await client.wait(task.id, 0.1)
 
 
+async def test_wait_refuses_a_time_that_never_comes(client: Client) -> None:
+    task = await client.create("x")
+    async with asyncio.timeout(5):
+        with pytest.raises(ValueError, match="timeout must be a number of seconds, not NaN"):
+            await client.wait(task.id, float("nan"))
+
+
 async def test_problems_are_exceptions_with_all_that_was_said(client: Client) -> None:
     with pytest.raises(NotFound) as missing:
         await client.get(NOBODY)

@@ -1,6 +1,7 @@
 """The asynchronous client."""
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
@@ -84,6 +85,8 @@ class Client:
 
     async def wait(self, task: Id, timeout: float | None = None) -> Task:  # noqa: ASYNC109 — the server's long poll is what waits
         """The task once it is finished, however it ended. Raises TimeoutError after ``timeout`` seconds, NotFound when it is gone."""
+        if timeout is not None and math.isnan(timeout):  # no time is later than that
+            raise ValueError("timeout must be a number of seconds, not NaN")
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
             left = LONG_POLL if ends is None else max(0.0, min(LONG_POLL, ends - time.monotonic()))
