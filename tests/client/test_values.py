@@ -78,3 +78,29 @@ async def test_every_call_refuses_it_before_it_is_sent(call: Callable[[Client], 
     async with Client(f"http://127.0.0.1:{unused_tcp_port}", retries=0) as client:
         with pytest.raises(Unsendable):
             await call(client)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.create("x", idempotency_key="a\nb"),
+        lambda client: client.get(""),
+        lambda client: client.cancel(".."),
+        lambda client: client.get("\udcff"),
+        lambda client: client.drain(""),
+        lambda client: client.bulk_state(""),
+        lambda client: client.pause("queue", ""),
+        lambda client: client.resume("type", "\udcff"),
+        lambda client: client.count(queue="\udcff"),
+    ],
+)
+async def test_what_would_make_another_call_is_refused(call: Callable[[Client], Any], unused_tcp_port: int) -> None:
+    async with Client(f"http://127.0.0.1:{unused_tcp_port}", retries=0) as client:
+        with pytest.raises(Unsendable):
+            await call(client)
+
+
+def test_a_token_of_two_lines_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="TASKRUNNER_API_TOKEN") as refused:
+        Client(token="trk_secret\n")
+    assert "secret" not in str(refused.value)

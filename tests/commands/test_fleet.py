@@ -49,6 +49,12 @@ async def test_pause_and_resume(noun: str, run: Do, api: Api) -> None:
     assert [json.loads(line)["paused"] for line in (await run(noun, "list", "--json"))[1].splitlines()] == [True]
 
 
+@pytest.mark.parametrize("words", [["queue", "pause"], ["type", "resume"], ["worker", "drain"]])
+async def test_no_name_is_a_misuse(words: list[str], run: Do) -> None:
+    code, out, err = await run(*words, "")
+    assert (code, out, err) == (2, "", "taskrunner: '' cannot stand in an address: give an id or a name\n")
+
+
 async def test_workers(run: Do, api: Api) -> None:
     session = await worker(api)
     code, out, _ = await run("worker", "list")

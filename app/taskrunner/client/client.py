@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import orjson
 
+from taskrunner.client.errors import Unsendable
 from taskrunner.client.events import events_of, read_events
 from taskrunner.client.transport import Call, Transport, dump
 from taskrunner.client.values import Bulk, Count, Event, Failures, Filters, Lot, Made, Page, Scope, Task, TaskFields, Verb, Worker
@@ -144,7 +145,7 @@ class Client:
 
     async def bulk_state(self, operation: Id) -> Bulk:
         """How far it is."""
-        return Bulk.model_validate(await self._transport.send(Call("GET", f"/api/bulk/{quote(str(operation), safe='')}", repeatable=True)))
+        return Bulk.model_validate(await self._transport.send(Call("GET", f"/api/bulk/{_part(operation)}", repeatable=True)))
 
     async def errors(self, **window: Any) -> Sequence[Failures]:
         """FAILED tasks by kind of error, the most frequent first: ``window`` in seconds, ``task_type``."""
@@ -160,11 +161,11 @@ class Client:
 
     async def pause(self, scope: Scope, name: str) -> None:
         """Start no more tasks of this queue or type, until it is resumed. What runs goes on."""
-        await self._transport.send(Call("POST", f"/api/{scope}s/{quote(name, safe='')}/pause", repeatable=True))
+        await self._transport.send(Call("POST", f"/api/{scope}s/{_part(name)}/pause", repeatable=True))
 
     async def resume(self, scope: Scope, name: str) -> None:
         """Go on with this queue or type."""
-        await self._transport.send(Call("POST", f"/api/{scope}s/{quote(name, safe='')}/resume", repeatable=True))
+        await self._transport.send(Call("POST", f"/api/{scope}s/{_part(name)}/resume", repeatable=True))
 
     async def workers(self) -> Sequence[Worker]:
         """Worker sessions, newest first: those that live, and those that died within the last hour."""
@@ -172,7 +173,7 @@ class Client:
 
     async def drain(self, session: Id) -> Worker:
         """Ask a worker to take nothing more, to finish what it runs, and to end. Raises NotFound, or Refused when it is dead."""
-        call = Call("POST", f"/api/workers/{quote(str(session), safe='')}/drain", repeatable=True)
+        call = Call("POST", f"/api/workers/{_part(session)}/drain", repeatable=True)
         return Worker.model_validate(await self._transport.send(call))
 
     async def stats(self, **window: Any) -> dict[str, Any]:
@@ -199,6 +200,8 @@ def _body(task_type: str, payload: Any, fields: Mapping[str, Any]) -> dict[str, 
 
 def _keyed(key: str | None) -> dict[str, str]:
     """The Idempotency-Key header: the caller's key, or a fresh one for the repetitions of this very call."""
+    if key is not None and not key.isprintable():
+        raise Unsendable(f"the idempotency key {key!r} cannot be sent: it must have printable characters only")
     text = uuid4().hex if key is None else key.replace("\\", "\\\\").replace('"', '\\"')
     return {"Idempotency-Key": f'"{text}"'}
 
@@ -213,8 +216,25 @@ def _params(filters: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else dump(value).decode().strip('"')
+    return _utf8(value) if isinstance(value, str) else dump(value).decode().strip('"')
 
 
 def _path(task: Id) -> str:
-    return f"/api/tasks/{quote(str(task), safe='')}"
+    return f"/api/tasks/{_part(task)}"
+
+
+def _part(value: object) -> str:
+    """An id or a name as one part of a path. With one that is empty or dots it would be another path."""
+    text = _utf8(str(value))
+    if text in ("", ".", ".."):
+        raise Unsendable(f"{text!r} cannot stand in an address: give an id or a name")
+    return quote(text, safe="")
+
+
+def _utf8(text: str) -> str:
+    """The text, which would lose letters on the way where it is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Unsendable(f"{text!r} cannot be sent: it is not UTF-8") from None
+    return text

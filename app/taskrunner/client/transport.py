@@ -40,6 +40,8 @@ class Transport:
     def __init__(self, base_url: str, token: str | None, *, timeout: float, retries: int) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url (TASKRUNNER_API_URL) must begin with http:// or https://, not {base_url!r}")
+        if token and not token.isprintable():
+            raise ValueError("token (TASKRUNNER_API_TOKEN) must have printable characters only: it has a line break, or the like")
         self._base = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout = timeout
