@@ -49,10 +49,15 @@ async def test_pause_and_resume(noun: str, run: Do, api: Api) -> None:
     assert [json.loads(line)["paused"] for line in (await run(noun, "list", "--json"))[1].splitlines()] == [True]
 
 
+async def test_a_name_that_is_none_does_not_keep_the_others_open(run: Do) -> None:
+    code, out, err = await run("queue", "pause", "n" * 201, "b")
+    assert (code, out, err.count("\n")) == (2, "the queue b is paused", 1)
+
+
 @pytest.mark.parametrize("words", [["queue", "pause"], ["type", "resume"], ["worker", "drain"]])
 async def test_no_name_is_a_misuse(words: list[str], run: Do) -> None:
     code, out, err = await run(*words, "")
-    assert (code, out, err) == (2, "", "taskrunner: '' cannot stand in an address: give an id or a name\n")
+    assert (code, out, err) == (2, "", "taskrunner: '': an empty text cannot stand in an address, nor can dots: give an id or a name\n")
 
 
 async def test_workers(run: Do, api: Api) -> None:
@@ -84,11 +89,15 @@ async def test_drain_tells_the_worker_and_waits_for_its_end(run: Do, api: Api) -
     assert (await run("worker", "drain", ended, "--wait=30"))[:2] == (0, f"{ended}  box:3 has ended")
 
 
-async def test_a_worker_that_is_not_there(run: Do) -> None:
+async def test_a_worker_that_is_not_there(run: Do, api: Api) -> None:
     code, out, err = await run("worker", "drain", NOBODY)
     assert (code, out, err.count("\n")) == (3, "", 1)
     code, _, err = await run("worker", "drain", "x")
     assert (code, "UUID" in err) == (2, True)
+    session = await worker(api)
+    code, out, err = await run("worker", "drain", NOBODY, session, "--wait=0")
+    assert (code, out.split()[0], err.count("\n")) == (3, session, 1)
+    assert err.startswith(f"taskrunner: '{NOBODY}': there is no worker session with this id")
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,22 @@ async def test_cancel_retry_and_run(do: Do) -> None:
         assert (code, [json.loads(line)["status"] for line in out.splitlines()]) == (0, [status] * 2)
 
 
+async def test_each_that_fails_is_named_and_the_others_are_done(do: Do) -> None:
+    good, gone = [json.loads((await do("create", "x", "--json"))[1])["id"] for _ in range(2)]
+    await do("cancel", gone)
+    code, out, err = await do("cancel", gone, good, "--json")
+    assert (code, json.loads(out)["id"], err.startswith(f"taskrunner: {gone!r}: "), err.count("\n")) == (1, good, True, 1)
+    code, out, err = await do("wait", "x", NOBODY, gone, "--json")
+    assert (code, json.loads(out)["id"]) == (3, gone)
+    assert [line.split(":")[1] for line in err.splitlines()] == [" 'x'", f" '{NOBODY}'"]
+
+
+async def test_what_is_wrong_with_every_call_is_said_once(do: Do, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskrunner.client.transport.BASE", 0.001)
+    code, _, err = await do("cancel", NOBODY, NOBODY, f"--api-url=http://127.0.0.1:{unused_tcp_port}")
+    assert (code, err.count("\n")) == (1, 1)
+
+
 async def test_wait_says_by_its_code_how_it_ended(do: Do, api: Api) -> None:
     good, bad = [json.loads((await do("create", "x", "--json"))[1])["id"] for _ in range(2)]
     await api.finish(good)

@@ -227,7 +227,7 @@ def _part(value: object) -> str:
     """An id or a name as one part of a path. With one that is empty or dots it would be another path."""
     text = _utf8(str(value))
     if text in ("", ".", ".."):
-        raise Unsendable(f"{text!r} cannot stand in an address: give an id or a name")
+        raise Unsendable("an empty text cannot stand in an address, nor can dots: give an id or a name")
     return quote(text, safe="")
 
 

@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 
-from taskrunner.client import ApiError, Client, NotFound, Unsendable
-from taskrunner.commands.codes import FAILED, MISSING, MISUSED, Arguments
+from taskrunner.client import Client
+from taskrunner.commands.codes import MISUSED, Arguments
+from taskrunner.commands.each import code_of
 from taskrunner.commands.words import Misused, sentence
 from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.settings import Settings
@@ -21,15 +22,13 @@ def run(settings: Settings, arguments: Arguments, say: Say) -> int:
     try:
         code = asyncio.run(_call(settings, arguments))
         sys.stdout.flush()
-    except (Misused, Unsendable) as error:
+    except Misused as error:
         return say(MISUSED, str(error))
-    except NotFound as error:
-        return say(MISSING, sentence(error))
     except BrokenPipeError:  # whoever read, such as head, has enough; Python would complain when it flushes what is left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNHEARD
     except (TaskrunnerError, TimeoutError, OSError) as error:
-        return say(MISUSED if isinstance(error, ApiError) and error.status in (400, 413, 422) else FAILED, sentence(error))
+        return say(code_of(error), sentence(error))
     except KeyboardInterrupt:
         return say(INTERRUPTED, "interrupted")
     return code

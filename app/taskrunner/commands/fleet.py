@@ -9,6 +9,7 @@ from typing import Any
 from taskrunner.client import Client, Lot, Worker
 from taskrunner.commands.bar import Bar
 from taskrunner.commands.codes import DONE, FAILED, Arguments
+from taskrunner.commands.each import each
 from taskrunner.commands.words import are, clean, show_json, span, table, tasks
 
 LOOK = 0.5  # seconds between two looks at a worker that drains
@@ -26,7 +27,7 @@ async def act(client: Client, arguments: Arguments) -> int:
         case scope, "list":
             _show(await (client.queues() if scope == "queue" else client.types()), as_json=arguments["json"])
         case scope, action:
-            await _turn(client, scope, arguments, paused=action == "pause")
+            return await _turn(client, scope, arguments, paused=action == "pause")
     return DONE
 
 
@@ -64,18 +65,27 @@ def _cells(item: Worker | Lot) -> list[str]:
     ]
 
 
-async def _turn(client: Client, scope: Any, arguments: Arguments, *, paused: bool) -> None:
-    for name in arguments["names"]:
+async def _turn(client: Client, scope: Any, arguments: Arguments, *, paused: bool) -> int:
+    async def act(name: str) -> int:
         await (client.pause if paused else client.resume)(scope, name)
         if arguments["json"]:
             show_json({"name": name, "paused": paused})
         else:
             sys.stdout.write(f"the {scope} {clean(name)} is {'paused' if paused else 'open'}\n")
+        return DONE
+
+    return await each(arguments["names"], act)
 
 
 async def _drain(client: Client, arguments: Arguments) -> int:
     """Ask each of them, then wait for all of them where that is wanted."""
-    asked = [await client.drain(session) for session in arguments["sessions"]]
+    asked: list[Worker] = []
+
+    async def act(session: str) -> int:
+        asked.append(await client.drain(session))
+        return DONE
+
+    code = await each(arguments["sessions"], act)
     if arguments["wait"] is not None:
         asked = await _gone(client, asked, arguments["wait"])
     for worker in asked:
@@ -84,7 +94,8 @@ async def _drain(client: Client, arguments: Arguments) -> int:
         else:
             rest = "has ended" if worker.status == "DEAD" else f"is {worker.status} and holds {tasks(worker.in_flight)}"
             sys.stdout.write(f"{worker.session}  {clean(worker.name)} {rest}\n")
-    return DONE if arguments["wait"] is None or all(worker.status == "DEAD" for worker in asked) else FAILED
+    ended = arguments["wait"] is None or all(worker.status == "DEAD" for worker in asked)
+    return max(code, DONE if ended else FAILED)
 
 
 async def _gone(client: Client, asked: Sequence[Worker], seconds: float) -> list[Worker]:

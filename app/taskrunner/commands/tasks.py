@@ -1,7 +1,7 @@
 """The actions of ``taskrunner task``."""
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 import orjson
@@ -9,6 +9,7 @@ import orjson
 from taskrunner.client import Client, Task
 from taskrunner.commands.bulk import change_all
 from taskrunner.commands.codes import DONE, FAILED, Arguments
+from taskrunner.commands.each import each
 from taskrunner.commands.exporting import export
 from taskrunner.commands.importing import import_file
 from taskrunner.commands.watching import watch
@@ -39,7 +40,7 @@ async def act(client: Client, arguments: Arguments) -> int:
             if any(filters_of(arguments).values()):
                 raise Misused("give IDs, or filters; not both")
             acts = {"get": client.get, "cancel": client.cancel, "retry": client.retry, "run": client.run_now}
-            code = await _each(arguments, acts[action])
+            code = await each(arguments["ids"], lambda task: _show(acts[action](task), as_json=as_json))
     return code
 
 
@@ -82,17 +83,16 @@ async def _errors(client: Client, arguments: Arguments) -> int:
 
 
 async def _wait(client: Client, arguments: Arguments) -> int:
-    good = True
-    for task in arguments["ids"]:
+    async def act(task: str) -> int:
         found = await client.wait(task, arguments["patience"])
         show(found, as_json=arguments["json"])
-        good &= found.succeeded
-    return DONE if good else FAILED
+        return DONE if found.succeeded else FAILED
+
+    return await each(arguments["ids"], act)
 
 
-async def _each(arguments: Arguments, act: Callable[[str], Awaitable[Task]]) -> int:
-    for task in arguments["ids"]:
-        show(await act(task), as_json=arguments["json"])
+async def _show(found: Awaitable[Task], *, as_json: bool) -> int:
+    show(await found, as_json=as_json)
     return DONE
 
 
