@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,24 @@ import pytest
 from api.door import Api
 from commands.shell import Do, terminal
 
+from taskrunner.api.bodies import TaskBody
 from taskrunner.client import Client, Page, Unreachable
 from taskrunner.commands import exporting
+
+SCHEDULED = {
+    "payload": [1, "ü", None],
+    "queue": "q",
+    "priority": 3,
+    "run_at": "2030-01-02T03:04:05.000006Z",
+    "expires_at": "2031-01-01T00:00:00.000000Z",
+    "max_attempts": 7,
+    "timeout": 2.5,
+    "backoff": {"kind": "constant", "base": 2.5},
+    "tags": ["a", "b"],
+    "metadata": {"m": {}},
+    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "callback_url": "https://example.com/done",
+}
 
 
 async def fill(api: Api, n: int, queue: str = "default") -> list[str]:
@@ -52,15 +70,24 @@ async def test_filters_and_json(do: Do, api: Api, tmp_path: Path) -> None:
     assert (await do("export", str(tmp_path / "one"), "--queue=third"))[1].startswith(f"1 task written to {tmp_path / 'one'} in ")
 
 
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 async def test_an_export_becomes_new_tasks_as_the_documents_say(do: Do, api: Api, tmp_path: Path) -> None:
-    fields = re.search(r"jq -c '{(.+)}'", (Path(__file__).parents[2] / "docs" / "cli.md").read_text())
-    assert fields
-    await fill(api, 2)
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    program = re.search(r"jq -c '([^']+)' tasks.ndjson \| taskrunner task import -", text)
+    assert program
+    await api.create(**SCHEDULED, unique_key="k")
+    started = await api.create(expires_at="2031-01-01T00:00:00Z")
+    await api.sql("update tasks_live set attempt = 1, run_at = '2032-01-01' where id = %s", started["id"])
     await do("export", str(tmp_path / "out"))
-    kept = [{name: task[name] for name in fields[1].split(", ")} for task in read(tmp_path / "out")]
-    (tmp_path / "in").write_text("".join(json.dumps(task) + "\n" for task in kept))
+    kept = subprocess.run(["jq", "-c", program[1], str(tmp_path / "out")], check=True, capture_output=True).stdout
+    (tmp_path / "in").write_bytes(kept)
     code, out, err = await do("import", str(tmp_path / "in"))
     assert (code, out.partition(" in ")[0], err) == (0, "2 tasks created", "")
+    await do("export", str(tmp_path / "again"))
+    retried, scheduled = sorted(read(tmp_path / "again")[:2], key=lambda task: str(task["queue"]))
+    assert {name: scheduled[name] for name in SCHEDULED} == SCHEDULED
+    assert SCHEDULED.keys() | {"task_type", "delay", "unique_key", "on_conflict"} == TaskBody.__dataclass_fields__.keys()
+    assert (retried["run_at"][:4], retried["expires_at"]) == ("2032", None)
 
 
 async def test_a_token_without_payloads_exports_nothing(run: Do, api: Api, tmp_path: Path) -> None:
