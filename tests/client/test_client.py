@@ -105,6 +105,18 @@ async def test_nobody_there_is_unreachable(unused_tcp_port: int) -> None:
             await client.create("x")
 
 
+async def test_another_server_is_not_the_service() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>")
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with server, Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+        with pytest.raises(Unreachable, match="something else than JSON: is TASKRUNNER_API_URL right?"):
+            await client.get(NOBODY)
+
+
 def test_an_address_without_a_scheme_is_refused() -> None:
     with pytest.raises(ValueError, match="TASKRUNNER_API_URL"):
         Client("localhost:8080")

@@ -60,6 +60,8 @@ class Transport:
                 if not again or tries >= self._retries:
                     raise
                 pause = error.retry_after or 0.0
+            except orjson.JSONDecodeError as error:
+                raise Unreachable(f"{self._base} answered with something else than JSON: is TASKRUNNER_API_URL right?") from error
             except BROKEN as error:
                 # A connection that never was has carried nothing; of one that broke nobody knows what it did.
                 again = call.repeatable or isinstance(error, aiohttp.ClientConnectorError)
