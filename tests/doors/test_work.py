@@ -130,6 +130,14 @@ async def test_a_retry_without_a_delay_is_by_the_tasks_own_backoff(door: Door) -
     assert await door.sql("select round(extract(epoch from run_at - updated_at)) from tasks_live") == [(100,)]
 
 
+async def test_a_backoff_that_nobody_can_read_counts_as_none(door: Door) -> None:
+    await door.client.create("t")
+    (task,) = await door.claim()
+    await door.sql("""update tasks_live set backoff = '{"base": 1e400, "cap": 1e400}'""")
+    await door.settle(outcome(task, "RETRY", error="e"))
+    assert await door.sql("select status, run_at < updated_at + interval '1 minute' from tasks_live") == [("PENDING", True)]
+
+
 async def test_a_late_outcome_changes_nothing_and_the_same_one_may_be_said_again(door: Door) -> None:
     await door.client.create("t")
     (task,) = await door.claim()

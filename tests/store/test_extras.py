@@ -3,9 +3,11 @@
 import json
 import struct
 from typing import Any
+from uuid import UUID
 
 import pytest
 from store.desk import Desk, Held, pairs
+from structlog.testing import capture_logs
 
 from taskrunner.domain.lanes import Serves
 from taskrunner.domain.retry import Backoff
@@ -168,3 +170,16 @@ async def test_a_suspect_has_its_backoff_and_a_closed_queue_keeps_it(desk: Desk)
     assert await desk.claims.claim_suspects(serves, seats, closed=["default"]) == []
     (claimed,) = await desk.claims.claim_suspects(serves, seats)
     assert claimed.backoffs == [b'{"kind":"constant"}']
+
+
+@pytest.mark.parametrize("crashes", [0, 1])
+async def test_a_backoff_that_nobody_can_read_is_none_and_ends_no_loop(desk: Desk, crashes: int) -> None:
+    good, bad = await desk.create(2, backoff=Backoff(kind="linear", base=2.0))
+    await desk.db.execute("update tasks_live set max_attempts = 3, timeout = 9, crashes = %s", [crashes])
+    await desk.db.execute("""update tasks_live set backoff = '{"base": 1e400}' where id = %s""", [bad])
+    seats = [(await desk.worker())._replace(free=5) for _ in range(2)]
+    with capture_logs() as lines:
+        claimed = await desk.claims.claim_suspects(Serves((("t", 5, 1.0),), None), seats) if crashes else (await desk.take(seats[:1]))[0]
+    backoffs = {UUID(bytes=one.ids[16 * n :][:16]): backoff for one in claimed for n, backoff in enumerate(one.backoffs)}
+    assert backoffs == {good: b'{"base":2.0,"kind":"linear"}', bad: b""}
+    assert [line["task_id"] for line in lines] == [str(bad)]

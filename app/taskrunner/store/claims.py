@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
+import structlog
 from psycopg.rows import namedtuple_row
 
 from taskrunner.domain.lanes import Mark, Pick, Serves, Took
@@ -28,6 +29,8 @@ PLANS = "; ".join(
         "plan_cache_mode": "force_generic_plan",
     }.items()
 )
+
+log = structlog.get_logger()
 
 UNTRACED = bytes(55)  # the traceparent of a task that has none
 
@@ -238,8 +241,17 @@ def _backoffs(ids: bytes, found: str | None) -> list[bytes]:
     """The column of backoffs, from those that there are by id."""
     if found is None:
         return []
-    known = {UUID(id_).bytes: orjson.dumps(backoff) for id_, backoff in orjson.loads(found).items()}
+    known = {UUID(id_).bytes: _readable(id_, backoff) for id_, backoff in orjson.loads(found).items()}
     return [known.get(id_, b"") for id_ in (ids[at : at + 16] for at in range(0, len(ids), 16))]
+
+
+def _readable(id_: str, backoff: str) -> bytes:
+    """The backoff, or nothing where it has a number that no double holds, as only SQL can write it: a row must not end the loop."""
+    try:
+        return orjson.dumps(orjson.loads(backoff))
+    except orjson.JSONDecodeError as error:
+        log.warning("the backoff of a task cannot be read, and counts as none", task_id=id_, error=str(error))
+        return b""
 
 
 def _traceparents(ids: bytes, found: bytes | None) -> bytes:

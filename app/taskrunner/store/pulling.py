@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
+import orjson
 from psycopg_pool import AsyncConnectionPool
 
 from taskrunner.domain.lanes import Pick, Serves, Took
@@ -135,7 +136,7 @@ class Pulling:
 
         async def ask(connection: Connection) -> dict[UUID, tuple[int, Backoff]]:
             cursor = await connection.execute(sql("held_attempts"), {"ids": Uuids(ids)}, binary=True)
-            return {row[0]: (row[1], Backoff(**(row[2] or {}))) for row in await cursor.fetchall()}
+            return {row[0]: (row[1], _wish(row[2])) for row in await cursor.fetchall()}
 
         return await self._line.run(ask)
 
@@ -146,3 +147,11 @@ class Pulling:
     async def close(self) -> None:
         """Give the connection back."""
         await self._line.close()
+
+
+def _wish(backoff: str | None) -> Backoff:
+    """What the task says of its retries; what cannot be read is not there (see ``store/claims``)."""
+    try:
+        return Backoff(**orjson.loads(backoff or "{}"))
+    except orjson.JSONDecodeError:
+        return Backoff()

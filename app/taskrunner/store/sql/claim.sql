@@ -36,7 +36,7 @@ select t.lane, t.session, m.mark_at, m.mark_id, count(*)::int as n, timestamptz_
   string_agg(uuid_send(t.id), '') as ids, string_agg(int8send(t.epoch), '') as epochs, string_agg(int4send(t.attempt), '') as attempts,
   string_agg(int4send(t.max_attempts), '') as max_attempts, string_agg(float4send(t.timeout), '') as timeouts,
   string_agg(timestamptz_send(t.run_at), '') as run_ats, array_agg(convert_to(t.payload::text, 'UTF8')) as payloads,
-  jsonb_object_agg(t.id, t.backoff) filter (where t.backoff is not null)::text as backoffs,
+  jsonb_object_agg(t.id, t.backoff::text) filter (where t.backoff is not null)::text as backoffs,
   string_agg(uuid_send(t.id) || convert_to(t.traceparent, 'UTF8'), '') filter (where octet_length(t.traceparent) = 55) as traces
 from taken t join marks m using (lane) group by t.lane, t.session, m.mark_at, m.mark_id
 
@@ -72,7 +72,7 @@ select session, queue, task_type, timestamptz_send(now()) as claimed_at,
   uuid_send(id) as ids, int8send(epoch) as epochs, int4send(attempt) as attempts,
   int4send(max_attempts) as max_attempts, float4send(timeout) as timeouts, timestamptz_send(run_at) as run_ats,
   array[convert_to(payload::text, 'UTF8')] as payloads,
-  case when backoff is not null then jsonb_build_object(id, backoff)::text end as backoffs,
+  case when backoff is not null then jsonb_build_object(id, backoff::text)::text end as backoffs,
   case when octet_length(traceparent) = 55 then uuid_send(id) || convert_to(traceparent, 'UTF8') end as traces
 from taken
 

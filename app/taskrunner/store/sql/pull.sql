@@ -27,4 +27,4 @@ select queue, task_type, priority, min(run_at) as run_at,
   min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority
 
 -- name: held_attempts
-select id, attempt, backoff from tasks_live where id = any(%(ids)b::uuid[]) and session is not null
+select id, attempt, backoff::text from tasks_live where id = any(%(ids)b::uuid[]) and session is not null
