@@ -77,6 +77,23 @@ async def test_parts_that_nobody_has_begun_are_refused_when_it_stops(api: Api, m
     assert [type(ask.exception()) for ask in asks] == [OutcomeUnknown, Unavailable, Unavailable]
 
 
+async def test_a_creator_that_ends_early_leaves_nobody_waiting(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(api.store, "create", hang)
+    creator = Creator(api.store)
+    asks = [asyncio.ensure_future(creator.create(TASK)) for _ in range(BATCH + 1)]
+    await asyncio.sleep(0)
+    runner = asyncio.ensure_future(creator.run())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    runner.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait([runner, *asks])
+    assert [type(ask.exception()) for ask in asks] == [OutcomeUnknown] * BATCH + [Unavailable]
+
+
 async def test_bad_rows_do_not_fail_their_neighbours(api: Api) -> None:
     creator = Creator(api.store)
     async with asyncio.TaskGroup() as group:

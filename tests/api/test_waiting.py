@@ -5,7 +5,8 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from api.door import Api
+from api.door import Api, problem
+from structlog.testing import capture_logs
 
 from taskrunner.api.reading import BATCH, Reader
 from taskrunner.api.waiting import Hub
@@ -88,3 +89,37 @@ async def test_everybody_who_waits_is_answered(api: Api, n: int) -> None:
         async with await psycopg.AsyncConnection.connect(api.dsn, autocommit=True) as connection:
             await connection.execute("update tasks set status = 'CANCELLED', finished_at = now()")
     assert {one.result() for one in waits} == {"CANCELLED"}
+
+
+async def test_a_read_that_fails_by_our_fault_is_500_and_the_next_one_fares_better(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = await api.create()
+
+    async def broken(_: object) -> None:
+        raise ValueError("a row that nobody can read")
+
+    with capture_logs() as lines, monkeypatch.context() as patch:
+        patch.setattr(api.store, "get_many", broken)
+        async with asyncio.timeout(5), api.http.get(f"/api/tasks/{task['id']}") as answer:
+            assert (answer.status, (await problem(answer))["code"]) == (500, "internal")
+    (line,) = lines
+    assert repr(line["exc_info"].__cause__) == "ValueError('a row that nobody can read')"
+    async with api.http.get(f"/api/tasks/{task['id']}") as answer:
+        assert answer.status == 200
+
+
+async def test_a_reader_that_ends_early_leaves_nobody_waiting(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(_: object) -> None:
+        await asyncio.Event().wait()
+
+    reader = Reader(api.store)
+    monkeypatch.setattr(reader, "_found", hang)
+    asks = [asyncio.ensure_future(reader.get(uuid4())) for _ in range(BATCH + 1)]
+    await asyncio.sleep(0)
+    running = asyncio.ensure_future(reader.run())
+    await asyncio.sleep(0)
+    running.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait([running, *asks])
+    assert {type(ask.exception()) for ask in asks} == {Unavailable}
+    with pytest.raises(Unavailable):
+        await reader.get(uuid4())

@@ -51,10 +51,14 @@ class Creator:
         return await _put(self._keyed, Request(task, key))
 
     async def run(self) -> None:
-        """Sends batches until closed and empty."""
-        async with self._loners as group:
-            group.create_task(self._plain.run(), name="creates")
-            group.create_task(self._keyed.run(), name="keyed creates")
+        """Sends batches until closed and empty. Whatever ends it, nobody waits for it afterwards."""
+        try:
+            async with self._loners as group:
+                group.create_task(self._plain.run(), name="creates")
+                group.create_task(self._keyed.run(), name="keyed creates")
+        finally:
+            _refuse(self._plain.rest, Unavailable(STOPPING))
+            _refuse(self._keyed.rest, Unavailable(STOPPING))
 
     def close(self) -> None:
         """Lets :meth:`run` end when nothing waits any more."""

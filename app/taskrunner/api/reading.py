@@ -1,16 +1,18 @@
 """Reads by id that arrive together share one statement, as creates do: ten thousand waiters that are woken at once ask twenty times."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import NamedTuple
 from uuid import UUID
 
 from taskrunner.domain.errors import TaskrunnerError, Unavailable
 from taskrunner.domain.task import FailedAttempt, Task
-from taskrunner.kit.batch import Batcher
+from taskrunner.kit.batch import Batcher, Closed
 from taskrunner.store.tasks import Store
 
 BATCH = 500
 WAITING = 100_000
+STOPPING = "the service is stopping: ask again, it may be another one"
 
 
 class Found(NamedTuple):
@@ -39,11 +41,16 @@ class Reader:
             self._asks.put(ask)
         except asyncio.QueueFull:
             raise Unavailable(f"{WAITING} reads are waiting for the database already: ask again later") from None
+        except Closed:
+            raise Unavailable(STOPPING) from None
         return await ask.answer
 
     async def run(self) -> None:
-        """Read, until closed."""
-        await self._asks.run()
+        """Read, until closed. Whatever ends it, nobody waits for it afterwards."""
+        try:
+            await self._asks.run()
+        finally:
+            _refuse(self._asks.rest, Unavailable(STOPPING))
 
     def close(self) -> None:
         """Take nothing more; what waits is answered."""
@@ -52,15 +59,11 @@ class Reader:
     async def _read(self, asks: list[_Ask]) -> None:
         try:
             found = await self._found([*{ask.id for ask in asks}])
-        except TaskrunnerError as error:
-            for ask in asks:
-                if not ask.answer.done():
-                    ask.answer.set_exception(type(error)(str(error)))
+        except Exception as error:  # noqa: BLE001 — every request that waits hears of it, and the next batch may fare better
+            _refuse(asks, error)
             return
-        except asyncio.CancelledError:
-            for ask in asks:
-                if not ask.answer.done():
-                    ask.answer.set_exception(Unavailable("the service stops"))
+        except BaseException:
+            _refuse(asks, Unavailable(STOPPING))
             raise
         for ask in asks:
             if not ask.answer.done():
@@ -71,3 +74,17 @@ class Reader:
         tried = [task.id for task in tasks if task.attempt]
         attempts = await self._store.attempts(tried) if tried else {}
         return {task.id: Found(task, attempts.get(task.id, [])) for task in tasks}
+
+
+def _refuse(asks: Iterable[_Ask], error: Exception) -> None:
+    """One exception each: a shared one would collect the traceback of every request."""
+    for ask in asks:
+        if not ask.answer.done():
+            ask.answer.set_exception(type(error)(str(error)) if isinstance(error, TaskrunnerError) else _fault(error))
+
+
+def _fault(error: Exception) -> Exception:
+    """What we did not expect: the log shows where it was."""
+    fault = RuntimeError("tasks could not be read")
+    fault.__cause__ = error
+    return fault
