@@ -214,3 +214,11 @@ async def test_an_owner_who_is_no_superuser_can_run_it(postgres: Embedded, dsn: 
         async with await psycopg.AsyncConnection.connect(owner, autocommit=True) as connection:
             await connection.execute(SCRIPT.encode())
     assert await Granted(dsn).ask("select taskrunner_enqueue('x')", role="enqueue")
+
+
+async def test_an_upgrade_leaves_the_door_its_rights(granted: Granted) -> None:
+    """The function was replaced, which alone would have taken away what roles.sql had given it."""
+    while (await migrate.down(granted.of("migrator")))[0].version > 5:
+        pass
+    await migrate.up(granted.of("migrator"))
+    assert len(await granted.ask("select taskrunner_enqueue('t')", role="enqueue")) == 1

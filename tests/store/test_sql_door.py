@@ -65,6 +65,24 @@ async def test_defaults_are_those_of_the_api(desk: Desk) -> None:
         ({"backoff": '{"base": 0}'}, "backoff must be"),
         ({"backoff": '{"base": "1"}'}, "backoff must be"),
         ({"backoff": '{"pace": 1}'}, "backoff must be"),
+        ({"backoff": '{"base": 1e400}'}, "backoff must be"),
+        ({"backoff": '{"cap": 2592001}'}, "backoff must be"),
+        ({"backoff": '{"kind": null}'}, "backoff must be"),
+        ({"task_type": ""}, "task_type must have"),
+        ({"queue": "q" * 201}, "queue must have"),
+        ({"delay": timedelta(36_526)}, "delay must be"),
+        ({"timeout": float("nan")}, "timeout must be"),
+        ({"timeout": float("inf")}, "timeout must be"),
+        ({"timeout": 0}, "timeout must be"),
+        ({"timeout": 2_592_001}, "timeout must be"),
+        ({"expires_at": "infinity"}, "expires_at must be a time"),
+        ({"expires_at": "-infinity"}, "expires_at must be a time"),
+        ({"expires_at": "10000-01-01"}, "expires_at must be a time"),
+        ({"tags": ["x", None]}, "tags must be"),
+        ({"tags": [""]}, "tags must be"),
+        ({"tags": ["x" * 101]}, "tags must be"),
+        ({"tags": ["x"] * 21}, "tags must be"),
+        ({"tags": [["x", "y"], ["z", "w"]]}, "tags must be"),
         ({"traceparent": "00-" + "0" * 32 + "-00f067aa0ba902b7-01"}, "traceparent must be"),
         ({"callback_url": "ftp://example.com"}, "callback_url must be"),
         ({"callback_url": "https://me:secret@example.com"}, "callback_url must be"),
@@ -72,7 +90,7 @@ async def test_defaults_are_those_of_the_api(desk: Desk) -> None:
 )
 async def test_what_the_api_refuses_is_refused(desk: Desk, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=said):
-        await enqueue(desk, task_type="t", **arguments)
+        await enqueue(desk, **{"task_type": "t", **arguments})
     assert await desk.rows("select from tasks") == []
 
 
@@ -95,6 +113,29 @@ async def test_a_unique_key_returns_rejects_replaces_postpones(desk: Desk) -> No
     assert await enqueue(desk, task_type="v", unique_key="k", on_conflict="postpone", delay=timedelta(hours=1)) == first
     later = await desk.row(first)
     assert (later["task_type"], later["run_at"] > row["run_at"]) == ("u", True)
+
+
+async def test_the_limits_themselves_are_taken(desk: Desk) -> None:
+    row = await desk.row(
+        await enqueue(
+            desk, task_type="t" * 200, delay=timedelta(36_525), timeout=2_592_000, backoff='{"base": 2592000, "cap": 2592000}',
+            tags=["x" * 100] * 20, expires_at="9999-12-31 23:59:59.999999+00",
+        )
+    )  # fmt: skip
+    assert (row["timeout"], len(row["tags"]), row["expires_at"].year) == (2_592_000, 20, 9999)
+    assert (await desk.row(await enqueue(desk, task_type="t", tags=[], timeout=None)))["tags"] == []
+
+
+async def test_no_postpone_moves_a_task_behind_its_own_expiry(desk: Desk) -> None:
+    at = datetime(2031, 5, 6, tzinfo=UTC)
+    first = await enqueue(desk, task_type="t", unique_key="k", expires_at=at)
+    late = {"task_type": "t", "unique_key": "k", "on_conflict": "postpone", "run_at": at}
+    with pytest.raises(psycopg.errors.UniqueViolation, match=f"{first} .* expires before"):
+        await enqueue(desk, **late)
+    assert (await desk.row(first))["run_at"] < at
+    await desk.db.execute("update tasks_live set attempt = 1")
+    assert await enqueue(desk, **late) == first, "one that has started once does not expire"
+    assert (await desk.row(first))["run_at"] == at
 
 
 async def test_a_held_one_cannot_be_changed(desk: Desk) -> None:
