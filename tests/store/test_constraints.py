@@ -2,12 +2,14 @@
 
 import asyncio
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
 from store.desk import Desk, Held, opened
 
 from taskrunner.domain.errors import Conflict
+from taskrunner.store import migrate
 from taskrunner.store.settling import CANCELLED, COMPLETED, ERROR, GIVEN_BACK
 
 HALF = {
@@ -28,6 +30,9 @@ HALF = {
     "a nameless type": "task_type = ''",
     "a nameless queue": "queue = ''",
     "a time out of time": "run_at = 'infinity'",
+    "no end of time": "expires_at = 'infinity'",
+    "before all time": "expires_at = '-infinity'",
+    "a year of five digits": "expires_at = '10000-01-01 00:00:00+00'",
     "an empty key": "key = ''",
 }
 
@@ -37,6 +42,23 @@ async def test_a_half_state_is_refused(desk: Desk, half: str) -> None:
     await desk.create()
     with pytest.raises(psycopg.errors.CheckViolation):
         await desk.db.execute(f"update tasks set {half}")
+
+
+async def test_tasks_from_before_there_was_the_check_can_be_claimed_and_read(desk: Desk, dsn: str) -> None:
+    while (await migrate.down(dsn))[0].version > 6:
+        pass
+    await desk.upkeep.make_leaves()
+    plain, never, past, late, over = await desk.create(5)
+    odd = {never: "infinity", past: "-infinity", late: "10000-01-01", over: "infinity"}
+    for id_, time in odd.items():
+        await desk.db.execute("update tasks_live set expires_at = %s::timestamptz where id = %s", [time, id_])
+    await desk.db.execute("update tasks set status = 'COMPLETED', finished_at = now() where id = %s", [over])
+    assert await migrate.up(dsn)
+    assert {task.id: task.expires_at for task in await desk.store.get_many([plain, *odd])} == {
+        **dict.fromkeys((plain, never, late, over)),
+        past: datetime(1, 1, 1, tzinfo=UTC),
+    }
+    assert {*(await desk.claim(await desk.worker(), 5)).ids} == {plain, never, late}
 
 
 @pytest.mark.parametrize("half", ["status = 'DEAD'", "dead_at = now()", "status = 'ASLEEP'"])

@@ -1,8 +1,11 @@
 -- What the API asks: create, read, change by a person.
 
 -- fragment: task
+-- A time that no calendar has (taskrunner_enqueue took them once) is none.
 id, task_type, queue, priority, payload::text as payload, status, run_at, attempt, max_attempts, timeout, tags, created_at, updated_at,
-finished_at, cancel_requested_at, result::text as result, error, unique_key, expires_at, backoff::text as backoff, metadata::text as metadata,
+finished_at, cancel_requested_at, result::text as result, error, unique_key,
+case when expires_at between '0001-01-01 00:00:00+00' and '9999-12-31 23:59:59.999999+00' then expires_at end as expires_at,
+backoff::text as backoff, metadata::text as metadata,
 traceparent, callback_url, progress, progress_message
 
 -- fragment: matching
