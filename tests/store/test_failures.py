@@ -27,6 +27,7 @@ KINDS = [
     ("utf8 is not latin1", "utf8 is not latin1"),
     ("faceless facade defaced", "faceless facade defaced"),
     ("x" * 500, "x" * 200),
+    *((f"order {'7' * digits} has {'no ' * 100}lines", f"order # has {'no ' * 100}"[:200]) for digits in (1, 9, 150)),
     ("", ""),
 ]
 
@@ -74,7 +75,8 @@ async def test_all_tasks_of_one_kind_of_error_can_be_meant(desk: Desk, verb: str
     assert await desk.statuses(kept) == ["FAILED"]
 
 
-ODD = ["100% of _ is \\ gone # 4711", "order 17\nand more", "x" * 150 + " 4711 " + "y" * 150, "4711", "'quoted' \"twice\" 12345"]
+LONG = [f"order {'7' * digits} 503 has {'no ' * 700}lines" for digits in (1, 195, 990)]
+ODD = [*LONG[:1], "100% of _ is \\ gone # 4711", "order 17\nand more", "x" * 150 + " 4711 " + "y" * 150, "4711", "'quoted' \"twice\" 12345"]
 
 
 async def test_whatever_an_error_is_its_kind_finds_it(desk: Desk) -> None:
@@ -83,6 +85,18 @@ async def test_whatever_an_error_is_its_kind_finds_it(desk: Desk) -> None:
     kinds = {one.example_id: one.message for one in await Stats(desk.store).failures(3600)}
     for task, error in failed.items():
         assert [found.id for found in await desk.store.list(TaskFilter(error=kinds[task]))] == [task], error
+
+
+async def test_numbers_do_not_count_however_long_the_line_is(desk: Desk) -> None:
+    await desk.upkeep.make_leaves()
+    for error in LONG[:2]:
+        await fail(desk, error)
+    (kind,) = await messages(desk)
+    assert (kind[:15], len(kind)) == ("order # 503 has", 200)
+    assert len(await desk.store.list(TaskFilter(error=kind))) == 2
+    (other,) = await fail(desk, LONG[2])
+    (cut,) = (await messages(desk)).keys() - {kind}
+    assert [task.id for task in await desk.store.list(TaskFilter(error=cut))] == [other], "the cut changes the kind, and it is found"
 
 
 async def test_an_operation_from_before_there_was_the_filter_goes_on(desk: Desk) -> None:
