@@ -126,6 +126,7 @@ async def test_a_process_that_dies_in_a_batch_leaves_the_operation_to_another(ds
     [
         ("cancel", {}, ""),
         ("cancel", {"all": False}, ""),
+        *(("delete", {"all": word}, "/all") for word in (1, 1.0, "true", "on", "t", None)),
         ("cancel", {"all": True, "queue": "q"}, "/all"),
         ("cancel", {"status": ["COMPLETED"]}, "/status"),
         ("delete", {"status": "PENDING"}, "/status"),

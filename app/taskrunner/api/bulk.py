@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import Field, TypeAdapter
+from pydantic import Field, Strict, TypeAdapter
 
 from taskrunner.api import shapes
 from taskrunner.api.documents import answer, moment
@@ -33,7 +33,7 @@ UNSAID = {"cancel": tuple(LIVE), "retry": (Status.FAILED, Status.CANCELLED), "de
 class BulkBody(Filter):
     """The filter of a bulk operation. At least one field is needed, so that nobody means everything by accident; or ``all``."""
 
-    all: bool = Field(default=False, description="true: all tasks, where no filter is given")
+    all: Annotated[bool, Strict()] = Field(default=False, description="true: all tasks, where no filter is given")
 
 
 BODY: TypeAdapter[BulkBody] = TypeAdapter(BulkBody)
