@@ -47,6 +47,19 @@ async def test_every_field_may_be_changed_and_the_others_stay(api: Api) -> None:
     assert await patched(api, task["id"], {}) == (200, after)
 
 
+async def test_no_patch_moves_a_task_behind_its_own_expiry(api: Api) -> None:
+    task = await api.create(delay=3600, expires_at="2100-01-01T00:00:00Z")
+    for body, pointer in [({"run_at": "2100-01-01T01:00:00+01:00"}, "/run_at"), ({"delay": 3_000_000_000}, "/delay")]:
+        status, document = await patched(api, task["id"], body)
+        assert (status, document["errors"][0]["pointer"]) == (422, pointer)
+    assert (await patched(api, task["id"], {"run_at": "2099-12-31T23:59:59Z"}))[0] == 200
+    assert (await patched(api, task["id"], {"priority": 1}))[0] == 200
+    await api.sql("update tasks_live set attempt = 1")
+    assert (await patched(api, task["id"], {"delay": 3_000_000_000}))[0] == 200, "one that has started once does not expire"
+    await api.sql("update tasks_live set attempt = 0, updated_at = now()")
+    assert (await patched(api, task["id"], {"priority": 3}))[0] == 200, "its time is not what is changed"
+
+
 async def test_a_task_that_becomes_due_by_a_patch_is_hinted_at(api: Api) -> None:
     heard = []
     api.store.hints.subscribe(heard.append)

@@ -58,6 +58,16 @@ async def test_a_batch_has_keys_of_its_own(api: Api) -> None:
     assert await count(api) == 2
 
 
+async def test_no_postpone_moves_a_task_behind_its_own_expiry(api: Api) -> None:
+    _, first, _ = await post(api, unique_key="u", expires_at="2100-01-01T00:00:00Z")
+    late = {"unique_key": "u", "on_conflict": "postpone", "run_at": "2100-01-01T00:00:00Z"}
+    status, refused, _ = await post(api, **late)
+    assert (status, refused["code"]) == (409, "conflict")
+    assert f"{first['id']} has this unique_key and expires before" in refused["error"]
+    await api.sql("update tasks_live set attempt = 1")
+    assert (await post(api, **late))[1]["run_at"] == "2100-01-01T00:00:00.000000Z", "one that has started once does not expire"
+
+
 @pytest.mark.parametrize("key", ["", '"', '""', "a b", 'a"b', "ü", "x" * 256, '"a', '"\\x"'])
 async def test_a_key_that_is_none_is_refused(api: Api, key: str) -> None:
     async with api.http.post("/api/tasks", json={"task_type": "x"}, headers={KEY: key}) as answer:

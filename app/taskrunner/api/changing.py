@@ -85,10 +85,15 @@ class Changing:
         patch = await json_body(request, most=TASK_BYTES)
         fields = read_body(PATCH, patch)
         _refuse_two_times(patch)
+        seen = None
         for _ in range(TRIES):
             task = await self._matching(id, request)
             if task.status != Status.PENDING:
                 raise Conflict(f"the task is not waiting: it is {task.status}")
+            if task.updated_at == seen:  # nobody came between: it is the time that was not taken
+                where = "/delay" if "delay" in patch else "/run_at"
+                raise invalid([Fault(where, "must end before the task's expires_at: it could never start")])
+            seen = task.updated_at
             if not patch or await self._editing.edit(task, _edited(task, patch, fields)):
                 changed = await self._store.get(id)
                 if changed is None:

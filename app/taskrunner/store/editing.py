@@ -34,7 +34,9 @@ class Editing:
         self._store = store
 
     async def edit(self, seen: Task, edited: Edited) -> bool:
-        """Write the fields; False when the task is not any more as it was seen. Raises BadTask where the database refuses them."""
+        """Write the fields; False when the task is not any more as it was seen, or would now expire before it starts. Raises BadTask where
+        the database refuses them.
+        """
         parameters: dict[str, Any] = {
             "id": seen.id,
             "seen": seen.updated_at,

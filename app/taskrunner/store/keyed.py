@@ -188,11 +188,13 @@ async def _settle(connection: Connection, tasks: Sequence[NewTask], made: list[M
 
 
 def _met(how: str, holder: Any, *, changed: bool) -> Made:
-    _, id_, run_at, created_at, status = holder
+    _, id_, run_at, created_at, status, *expires = holder  # of one that was changed nobody asks whether it expires
     if how == "return" or changed:
         return Created(id_, run_at, created_at, deduplicated=True)
     if how == "reject":
         return Conflict(f"the live task {id_} has this unique_key")
+    if how == "postpone" and status == "PENDING" and any(expires):
+        return Conflict(f"the task {id_} has this unique_key and expires before it would run: it could never start")
     return Conflict(f"the task {id_} has this unique_key and is {status} already: only a PENDING one can be changed")
 
 

@@ -54,7 +54,7 @@ select a.id, coalesce(a.run_at, a.now + coalesce(a.delay, 0) * interval '1 secon
 from asked a left join made m using (id) order by a.ord
 
 -- name: unique_holders
-select unique_key, id, run_at, created_at, status from tasks_live where unique_key = any(%(unique_keys)b::text[]) and unique_key is not null
+select unique_key, id, run_at, created_at, status, expires_at is not null and attempt = 0 as expires from tasks_live where unique_key = any(%(unique_keys)b::text[]) and unique_key is not null
 
 -- name: replace_tasks
 -- moves: PENDING -> PENDING
@@ -72,14 +72,15 @@ from found f where t.id = f.holder returning t.unique_key, t.id, t.run_at, t.cre
 
 -- name: postpone_tasks
 -- moves: PENDING -> PENDING
--- The waiting holder of each key runs later, if what was sent is for later.
+-- The waiting holder of each key runs later, if what was sent is for later; but not where it would expire before.
 with {asked},
 found as materialized (
   select t.id as holder, coalesce(a.run_at, a.now + coalesce(a.delay, 0) * interval '1 second') as run_at
   from asked a join tasks_live t on t.unique_key = a.unique_key and t.unique_key is not null
   where t.status = 'PENDING' order by t.id for no key update of t)
 update tasks_live t set run_at = greatest(t.run_at, f.run_at), updated_at = clock_timestamp()
-from found f where t.id = f.holder returning t.unique_key, t.id, t.run_at, t.created_at, t.status
+from found f where t.id = f.holder and (t.expires_at is null or t.attempt > 0 or t.expires_at > f.run_at)
+returning t.unique_key, t.id, t.run_at, t.created_at, t.status
 
 -- name: take_keys
 -- The keys that are new. A key that another request is working on is waited for: its row is locked until that one is answered.
