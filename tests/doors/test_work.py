@@ -149,6 +149,22 @@ async def test_a_late_outcome_changes_nothing_and_the_same_one_may_be_said_again
     assert await door.settle(outcome(task, "FAILED")) == {"settled": [], "stale": [pair]}
 
 
+async def test_an_attempt_ends_once_in_a_settle(door: Door) -> None:
+    await door.client.create("t")
+    (task,) = await door.claim()
+    twice = [outcome(task, "COMPLETED"), outcome(task, "RETRY", error="e")]
+    refused = await door.call("settle", status=422, session=door.session, outcomes=twice)
+    assert refused["errors"][0]["pointer"] == "/outcomes/1"
+    assert await door.sql("select status from tasks_live") == [("QUEUED",)]
+
+
+async def test_what_is_no_pair_is_told_what_a_pair_is(door: Door) -> None:
+    await door.claim()
+    for held in ("x", [str(uuid4())], {"id": 1}, [str(uuid4()), 1, 2]):
+        refused = await door.call("beat", status=422, session=door.session, running=[held])
+        assert refused["error"] == "/running/0 must be a pair: [id, epoch]"
+
+
 async def test_a_session_speaks_only_for_its_own(door: Door) -> None:
     """F44: another session's pairs are stale, and a beat that names them starts nothing."""
     await door.client.create("t")

@@ -173,6 +173,6 @@ def _why(kind: str, message: str) -> str:
         case "model_type" | "model_attributes_type" | "dataclass_type":
             return "must be a JSON object"
         case "tuple_type":
-            return "must be an array of strings"
+            return "must be an array"
         case _:
             return _SHOULD.sub("must ", message)

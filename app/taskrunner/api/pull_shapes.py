@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, Strict, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, Strict, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
@@ -27,8 +27,14 @@ def _result(value: Any) -> str:
     return text.decode()
 
 
+def _pair(value: Any) -> Any:
+    if not isinstance(value, list) or len(value) != 2:
+        raise PydanticCustomError("pair", "must be a pair: [id, epoch]")
+    return value
+
+
 Epoch = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
-Pair = tuple[UUID, Epoch]
+Pair = Annotated[tuple[UUID, Epoch], BeforeValidator(_pair)]
 # Without prefixItems, which not every reader of OpenAPI 3.1 knows.
 HeldPair = Annotated[tuple[UUID, int], WithJsonSchema({"type": "array", "minItems": 2, "maxItems": 2, "description": "id and epoch"})]
 Result = Annotated[str, PlainValidator(_result), WithJsonSchema({"description": "any JSON value, at most 1 MiB"})]

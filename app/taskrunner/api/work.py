@@ -12,8 +12,8 @@ from aiohttp import web
 from pydantic import TypeAdapter
 
 from taskrunner.api.documents import answer, moment
-from taskrunner.api.errors import Problem
-from taskrunner.api.filters import read_body
+from taskrunner.api.errors import Fault, Problem
+from taskrunner.api.filters import invalid, read_body
 from taskrunner.api.pull import Pull
 from taskrunner.api.pull_shapes import (
     ERROR_CHARACTERS,
@@ -129,6 +129,7 @@ class Work:
     async def settle(self, request: web.Request) -> web.Response:
         """Say how attempts ended; committed when answered."""
         body = read_body(SETTLE, await json_body(request, most=SETTLE_BYTES))
+        _refuse_two_ends(body.outcomes)
         await self._pulling.renew(body.session)
         stale: list[tuple[UUID, int]] = []
         for kind in (COMPLETED, ERROR, GIVEN_BACK, CANCELLED):
@@ -214,6 +215,14 @@ def _tasks(one: Claimed) -> Iterable[ClaimedTask]:
             payload=orjson.Fragment(payload),
             traceparent=traceparent.strip(b"\0").decode() or None,
         )
+
+
+def _refuse_two_ends(outcomes: Sequence[OutcomeBody]) -> None:
+    seen: set[tuple[UUID, int]] = set()
+    for n, one in enumerate(outcomes):
+        if (one.id, one.epoch) in seen:
+            raise invalid([Fault(f"/outcomes/{n}", "is of an attempt that is there before: send one outcome for each")])
+        seen.add((one.id, one.epoch))
 
 
 def _columns(pairs: Iterable[tuple[UUID, int]]) -> tuple[bytes, bytes]:
