@@ -124,6 +124,14 @@ async def test_who_waits_too_long_for_the_first_answer_is_told(api: Api) -> None
     assert (status, document["code"], headers["Retry-After"]) == (409, "in_flight", "1")
 
 
+async def test_of_two_with_one_key_in_an_array_the_second_is_told_of_the_first(api: Api) -> None:
+    pair = [{"task_type": "x", "unique_key": "u"}, {"task_type": "x", "unique_key": "u", "on_conflict": "reject"}]
+    async with api.http.post("/api/tasks/batch", json=pair) as answer:
+        document = await problem(answer)
+    assert (answer.status, document["error"]) == (409, "/1: the task at /0 has this unique_key")
+    assert await count(api) == 0
+
+
 async def test_a_second_task_with_a_live_unique_key(api: Api) -> None:
     status, first, _ = await post(api, unique_key="u", payload=1)
     assert status == 201

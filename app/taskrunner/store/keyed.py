@@ -71,12 +71,20 @@ async def create_together(connection: Connection, tasks: Sequence[NewTask], key:
             created = [one for one in made if isinstance(one, Created)]
             if len(created) < len(made):
                 index = next(n for n, one in enumerate(made) if isinstance(one, Conflict))
-                raise Conflict(f"/{index}: {made[index]}")
+                raise Conflict(f"/{index}: {_inside(tasks, made, index) or made[index]}")
             if key is not None:
                 await connection.execute(sql("answer_keys"), {"keys": [key.key], "answers": [_dump(created)]})
             return Answer(created)
     except BAD_DATA as error:
         raise await culprit(connection, tasks, error, "create_unique") from error
+
+
+def _inside(tasks: Sequence[NewTask], made: Sequence[Made], index: int) -> str | None:
+    """Why this task cannot be, where it meets one of its own batch: that one will not be either, so its id would say nothing."""
+    for n, one in enumerate(made):
+        if isinstance(one, Created) and not one.deduplicated and tasks[n].unique_key == tasks[index].unique_key:
+            return f"the task at /{n} has this unique_key"
+    return None
 
 
 async def _take(connection: Connection, keys: Sequence[IdempotencyKey]) -> dict[str, tuple[bytes, list[Created]]]:
