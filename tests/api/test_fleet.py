@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 from api.door import Api, problem
+from yarl import URL
 
 from taskrunner.api.fleet import Shared
 
@@ -41,8 +42,10 @@ async def test_a_pause_lasts_until_it_is_resumed_and_may_be_said_again(api: Api)
                 assert (answer.status, await answer.json()) == (200, {"name": "a/b c", "paused": paused})
             assert [*await items(api, what)] == (["a/b c"] if paused else [])
             assert len(await api.sql("select 1 from gates where scope = %s and closed_until = 'infinity'", scope)) == paused
-    async with api.http.post("/api/queues/%00/pause") as answer:
-        assert (answer.status, (await problem(answer))["code"]) == (400, "invalid_parameter")
+    for name in ("%00", "%ff", "%c3"):
+        async with api.http.post(URL(f"/api/queues/{name}/pause", encoded=True)) as answer:
+            assert (answer.status, (await problem(answer))["code"]) == (400, "invalid_parameter")
+    assert await items(api, "queues") == {}
 
 
 async def test_a_pause_wakes_the_schedulers(api: Api) -> None:

@@ -86,6 +86,12 @@ async def test_a_wrong_wait_is_named(api: Api) -> None:
         assert (answer.status, document["errors"][0]["pointer"]) == (400, "/wait")
 
 
+async def test_a_parameter_that_nobody_knows_is_named(api: Api) -> None:
+    async with api.http.get(f"/api/tasks/{(await api.create())['id']}?wiat=30") as answer:
+        document = await problem(answer)
+    assert (answer.status, document["error"]) == (400, "wiat is not a parameter of this path: it takes wait")
+
+
 async def test_the_hub_wakes_who_waits_for_a_finished_or_deleted_task_and_nobody_else(api: Api) -> None:
     hub = Hub(api.store)
     done, gone, live = [UUID((await api.create())["id"]) for _ in range(3)]

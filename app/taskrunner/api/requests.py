@@ -3,6 +3,7 @@
 import asyncio
 import re
 from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 from aiohttp import hdrs, web
@@ -69,6 +70,9 @@ def wait_of(request: web.Request) -> tuple[float, dict[str, str]]:
 
     ``?wait=`` must be right; ``Prefer: wait=`` (RFC 7240) is only a wish: a longer one is shortened, and the answer says so.
     """
+    for name in request.query:
+        if name != "wait":
+            raise bad_parameter(name[:100], "is not a parameter of this path: it takes wait")
     text = request.query.get("wait")
     if text is not None:
         return _seconds(text), {}
@@ -87,6 +91,15 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds <= LONGEST_WAIT:
         raise bad_parameter("wait", f"must be a number of seconds from 0 to {LONGEST_WAIT:.0f}")
     return seconds
+
+
+def refuse_torn(request: web.Request) -> None:
+    """400 for a path or a query that is not UTF-8: taken by its letters, it would name what nobody meant."""
+    if "%" in request.raw_path or not request.raw_path.isascii():
+        try:
+            unquote_to_bytes(request.raw_path).decode()
+        except UnicodeError:
+            raise Problem(400, "invalid_parameter", "the path, with its query, must be UTF-8, percent-encoded") from None
 
 
 def refuse_strangers(request: web.Request) -> None:

@@ -25,7 +25,7 @@ from taskrunner.api.kept import Kept
 from taskrunner.api.metrics import DatabaseMetrics, MetricsRoute, Requests
 from taskrunner.api.openapi import described
 from taskrunner.api.reading import Reader
-from taskrunner.api.requests import refuse_strangers
+from taskrunner.api.requests import refuse_strangers, refuse_torn
 from taskrunner.api.routes import Route
 from taskrunner.api.sessions import SessionRoutes
 from taskrunner.api.shortcut import Shortcut
@@ -157,6 +157,7 @@ class Rooms:
 
     def _before(self, request: web.Request) -> None:
         refuse_strangers(request)
+        refuse_torn(request)
         if not self.readiness.open and request.path.startswith("/api/") and request.path not in WITHOUT_SCHEMA:
             self.readiness.check()
 
