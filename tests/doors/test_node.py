@@ -92,6 +92,8 @@ async def test_it_drains_when_somebody_says_so(town: Town, worker: Path) -> None
         await until(lambda: node.poll() is not None, within=10, what="its end")
         assert node.returncode == 0, town.logs()
         assert (await client.wait(task.id, 5)).result == {"n": 1}
+    await until(lambda: call("GET", f"{town.url}/api/workers")[1]["items"][0]["status"] == "DEAD", within=5, what="its session's end")
+    assert town.service.events("a worker's session is over") == [], "it was not lost"
 
 
 async def test_it_goes_on_when_the_scheduler_was_killed(town: Town, worker: Path) -> None:

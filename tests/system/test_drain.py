@@ -41,5 +41,6 @@ async def test_a_worker_that_is_asked_to_drain_finishes_what_it_runs_and_ends(la
     later = call("POST", f"{api}/api/tasks", {"task_type": "nap", "payload": 0.0, "delay": 0.5})[1]
     assert await one.ended(within=10) == 0
     await until(lambda: workers() == [("DEAD", 0)], within=5, what="the end of the session")
+    assert office.events("a worker's session is over") == [], "it was not lost"
     assert call("GET", f"{api}/api/tasks/{task['id']}")[1]["result"] == "rested"
     assert call("GET", f"{api}/api/tasks/{later['id']}")[1]["status"] == "PENDING"
