@@ -179,7 +179,8 @@ class Lanes:
         self._width = min(WIDE, max(NARROW, 2 * reached))
         last = picks[reached - 1]
         if last.lane in self._at:
-            self._turn = self._at[last.lane] + (not full or took[last.lane].n == last.limit)
+            cut_short = full and took[last.lane].n < last.limit  # of a full claim the last one that was reached has something
+            self._turn = self._at[last.lane] + (0 if cut_short else 1)
 
     def to_peek(self) -> list[tuple[Lane, Mark]]:
         """Lanes that were taken from to the end: ask when their next task is due, then say ``peeked``."""

@@ -42,8 +42,6 @@ class Flow:
 
     def capacity(self) -> tuple[int, int]:
         """Slots and prefetch: what may be out here at once."""
-        if not self._idle and self._executor.idle:
-            self._note_end()
         return (0, 0) if self._executor.stopped else (self._executor.slots, self._prefetch)
 
     def touch(self) -> None:
@@ -59,7 +57,10 @@ class Flow:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _note_end(self) -> None:
+    def note_end(self) -> None:
+        """If nothing is at hand any more, see how long what was there has taken: that is the worker's pace."""
+        if self._idle or not self._executor.idle:
+            return
         now = time.monotonic()
         done, seconds = self._outbox.finished - self._before, now - self._turned
         self._idle, self._turned = True, now

@@ -82,6 +82,7 @@ class Session:
 
     def outgoing(self) -> Iterator[WorkerMessage]:
         """What there is to say on the open stream. The next one is made when the one before is sent, so that batches fill meanwhile."""
+        self.flow.note_end()
         if (capacity := self.flow.capacity()) != self._said:
             self._said = capacity
             yield WorkerMessage(capacity=Capacity(slots=capacity[0], prefetch=capacity[1]))
