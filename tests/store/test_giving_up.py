@@ -11,11 +11,11 @@ async def test_a_release_undoes_a_claim_of_that_stream_only(desk: Desk) -> None:
     held = await desk.held(3, priority=4)
     ids, epochs = held.blobs
     await desk.settling.start(ids[:16], epochs[:8], held.session.bytes)
-    assert await desk.sessions.release(held.session, 2, ids, epochs) == []
-    assert await desk.sessions.release(uuid4(), 1, ids, epochs) == []
-    assert await desk.sessions.release(held.session, 1, ids, Held(held.session, 1, held.ids, [2, 2, 2]).blobs[1]) == []
-    (back,) = await desk.sessions.release(held.session, 1, ids, epochs)
-    assert back.lane.priority == 4
+    assert await desk.sessions.release(held.session, 2, ids, epochs) == ([], 0)
+    assert await desk.sessions.release(uuid4(), 1, ids, epochs) == ([], 0)
+    assert await desk.sessions.release(held.session, 1, ids, Held(held.session, 1, held.ids, [2, 2, 2]).blobs[1]) == ([], 0)
+    (back,), locked = await desk.sessions.release(held.session, 1, ids, epochs)
+    assert (back.lane.priority, locked) == (4, 0)
     assert await desk.statuses(held.ids) == ["RUNNING", "PENDING", "PENDING"]
     assert {(await desk.row(id_))["attempt"] for id_ in held.ids[1:]} == {0}
 
