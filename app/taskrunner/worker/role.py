@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from taskrunner.kit.loops import start
 from taskrunner.settings import Settings
 from taskrunner.worker.workshop import Outside, Shop, work
 
@@ -108,7 +109,7 @@ async def serve(settings: Settings, addresses: tuple[str, ...], mail_dir: Path |
     room = Room(settings, addresses, mail_dir)
     await room.open()
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(room.watch(), name="watch the worker")
+        (watching,) = start(group, {"watch the worker": room.watch()})
         try:
             yield room
         finally:
