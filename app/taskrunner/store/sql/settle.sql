@@ -116,7 +116,7 @@ update tasks_live t set progress = case when h.fraction between 0 and 1 then h.f
 -- all are, before the first row comes back.)
 with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch)),
 free as materialized (
-  select coalesce(array_agg(id), '{{}}') as ids from (
+  select coalesce(array_agg(id), '{}') as ids from (
     select t.id from d join tasks_live t on t.id = any(array[d.id]) order by d.id for no key update of t skip locked) f)
 select t.id from free cross join d join tasks_live t on t.id = any(array[d.id]) where t.id <> all(free.ids)
 
