@@ -68,7 +68,7 @@ def test_a_transaction_that_was_given_up_and_what_somebody_did_to_our_tables_end
 
 async def test_a_transaction_that_the_database_ended_while_we_slept_is_unavailable(desk: Desk) -> None:
     async def sleep(connection: Connection) -> None:
-        await connection.execute("set idle_in_transaction_session_timeout = '1ms'")
+        await connection.execute("set idle_in_transaction_session_timeout = '300ms'")
         async with connection.transaction():
             number = await pid(connection)
             while await desk.rows("select from pg_stat_activity where pid = %s", number):
