@@ -30,12 +30,12 @@ run: $(VENV)/.run ## start everything: embedded PostgreSQL, API, scheduler, work
 test: check ## check, then the whole suite on real PostgreSQL
 ifneq ($(wildcard $(OLDEST)/postgres),)
 	@echo "── on $$($(OLDEST)/postgres --version): $(ON_OLDEST)"
-	TASKRUNNER_TEST_PG_BIN=$(OLDEST) $(BIN)/pytest --numprocesses 3 $(ON_OLDEST)
+	TASKRUNNER_TEST_PG_BIN=$(OLDEST) $(BIN)/pytest --numprocesses 2 $(ON_OLDEST)
 endif
 	@echo "── real processes, killed, stopped and cut off"
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ALONE)
 	@echo "── all the rest"
-	$(BIN)/pytest --numprocesses 3 $(addprefix --ignore=,$(ALONE))
+	$(BIN)/pytest --numprocesses 2 $(addprefix --ignore=,$(ALONE))
 
 # ── for developers ──
 
