@@ -134,8 +134,10 @@ class Settler:
                         self._hold(-report.size)
 
     def _set_aside(self, n: int, put_back: Callable[[], None]) -> None:
-        if not self._aside:
+        if not self._strangers:
+            self._strangers = True
             log.info("somebody's transaction has locked tasks that ended or began here: that is written later")
+        if not self._aside:
             asyncio.get_running_loop().call_later(LOCKED, self._try_again)
         self._aside.append((n, put_back))
 
@@ -152,7 +154,6 @@ class Settler:
         locked = settled.locked
         if settled.refused:
             locked |= await self._refuse(reports, settled.refused)
-        self._strangers |= bool(locked)
         for tell in self._told:
             tell(batch.ids)
         stale = dict(zip(columns.split(settled.stale_ids, columns.ID), columns.split(settled.stale_epochs, columns.EPOCH), strict=True))
