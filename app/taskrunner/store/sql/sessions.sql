@@ -12,17 +12,18 @@ update sessions set stream = stream + 1, lease_until = clock_timestamp() + %(lea
 where id = %(id)s and status = 'LIVE' returning stream
 
 -- name: restamp_tasks
--- What Hello names takes the new stream; what is not there any more is lost to the session.
+-- What Hello names takes the new stream; what is not there any more is lost to the session. (Each row is looked up by its id, and not all
+-- that the session holds for each of them: see settle.sql.)
 with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id),
 held as materialized (
-  select t.id, t.epoch from d join tasks_live t on t.id = any(array[d.id]) and t.epoch = d.epoch and t.session = %(id)s
+  select t.id, t.epoch from d join tasks_live t on t.id = any(array[d.id]) and t.epoch = d.epoch and t.session is not distinct from %(id)s
   order by d.id for no key update of t),
 ours as (
   update tasks_live t set stream = %(stream)s from held h
-  where t.id = any(array[h.id]) and t.epoch = h.epoch and t.session = %(id)s
+  where t.id = any(array[h.id]) and t.epoch = h.epoch
   returning t.id)
 select coalesce(string_agg(uuid_send(d.id), ''), '') as ids, coalesce(string_agg(int8send(d.epoch), ''), '') as epochs from d
-where not exists (select from ours o where o.id = d.id)
+where d.id not in (select id from ours)
 
 -- name: renew_sessions
 update sessions s set lease_until = clock_timestamp() + %(lease)s * interval '1 second', beat_at = clock_timestamp(), beat_lost_at = null, lag = b.lag
@@ -107,7 +108,7 @@ left join (select queue, task_type, priority, min(run_at) as run_at,
 with d as materialized (select * from unnest(%(ids)b::uuid[], %(epochs)b::bigint[]) d (id, epoch) order by id),
 held as materialized (
   select t.id, t.epoch from d join tasks_live t on t.id = any(array[d.id]) and t.epoch = d.epoch
-    and t.session = %(session)s and t.stream = %(stream)s and t.status = 'QUEUED'
+    and t.session is not distinct from %(session)s and t.stream = %(stream)s and t.status = 'QUEUED'
   order by d.id for no key update of t skip locked),
 back as (
   update tasks_live t set status = 'PENDING', session = null, stream = null, attempt = t.attempt - 1, updated_at = clock_timestamp()
@@ -115,7 +116,7 @@ back as (
   returning t.id, t.epoch, t.queue, t.task_type, t.priority, t.run_at, t.key)
 select b.*, l.n from (
   select count(*) as n from d join tasks_live t on t.id = any(array[d.id]) and t.epoch = d.epoch
-    and t.session = %(session)s and t.stream = %(stream)s and t.status = 'QUEUED' where t.id not in (select id from held)) l
+    and t.session is not distinct from %(session)s and t.stream = %(stream)s and t.status = 'QUEUED' where t.id not in (select id from held)) l
 left join (select queue, task_type, priority, min(run_at) as run_at,
   min(extract(epoch from run_at - clock_timestamp()))::float8 as due_in from back group by queue, task_type, priority) b on true
 
