@@ -13,6 +13,12 @@ from taskrunner.store.bulk import Bulks
 ALL = '{"statuses": null, "task_type": null, "queue": null, "tags": null, "created_after": null, "created_before": null}'
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was locked, or is another process's, is looked for again soon."""
+    monkeypatch.setattr("taskrunner.api.bulk.LOOK", 0.3)
+
+
 async def begun(api: Api, verb: str, **body: Any) -> str:
     async with api.http.post(f"/api/tasks/bulk/{verb}", json=body) as answer:
         assert answer.status == 202, await answer.text()

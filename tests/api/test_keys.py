@@ -113,7 +113,8 @@ async def test_answers_that_are_cut_off_make_no_second_task(api: Api) -> None:
     assert await api.sql("select id::text from tasks") == [(found["id"],)]
 
 
-async def test_who_waits_too_long_for_the_first_answer_is_told(api: Api) -> None:
+async def test_who_waits_too_long_for_the_first_answer_is_told(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskrunner.store.keyed.PATIENCE", "set local lock_timeout = '0.3s'")
     async with await psycopg.AsyncConnection.connect(api.dsn) as first:
         await first.execute("insert into idempotency_keys (key, fingerprint) values ('POST /api/tasks k', '')")
         async with asyncio.TaskGroup() as group:

@@ -4,8 +4,15 @@ import asyncio
 import json
 import signal
 
+import pytest
 from api.door import Api
 from commands.shell import Do, terminal
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be changed is tried again soon."""
+    monkeypatch.setattr("taskrunner.api.bulk.LOOK", 0.3)
 
 
 async def fail(api: Api, n: int, error: str, task_type: str = "x") -> None:

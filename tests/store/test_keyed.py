@@ -200,7 +200,10 @@ async def test_a_request_waits_for_the_first_one_with_its_key(desk: Desk, dsn: s
         assert asking.result() == [Answer([], replayed=True)]
 
 
-async def test_a_request_that_waits_too_long_is_told_so_and_does_not_keep_others_waiting(desk: Desk, dsn: str) -> None:
+async def test_a_request_that_waits_too_long_is_told_so_and_does_not_keep_others_waiting(
+    desk: Desk, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskrunner.store.keyed.PATIENCE", "set local lock_timeout = '0.3s'")
     async with await psycopg.AsyncConnection.connect(dsn) as first:
         await first.execute("insert into idempotency_keys (key, fingerprint) values ('i', 'body')")
         with pytest.raises(Entangled):
