@@ -24,7 +24,7 @@ due as materialized (
     order by t.run_at, t.id limit l.n for no key update skip locked) t
   limit (select n from seats)),
 numbered as (select lane::int as lane, id, (row_number() over ())::int as seat from due),
-marks as (select lane::int as lane, max(run_at) as mark_at, (array_agg(id))[count(*)] as mark_id from due group by lane),
+marks as materialized (select lane::int as lane, max(run_at) as mark_at, (array_agg(id))[count(*)] as mark_id from due group by lane),
 taken as (
   update tasks_live t
   set status = 'QUEUED', session = s.sessions[n.seat], stream = s.streams[n.seat], epoch = t.epoch + 1, attempt = t.attempt + 1,
