@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from faults.checker import WAKING
 from faults.cluster import GRACE, LEASE, WORKERS, Cluster, cluster, sessions_of
 from faults.scenario import busiest, open_at, scenario
 from faults.waiting import now, until
@@ -70,7 +71,7 @@ async def test_f02_a_worker_is_paused(town: Cluster) -> None:
         again = [min(run.start for run in by_task[task] if run.start > paused) - paused for task in late]
         row.figure("… its first task runs elsewhere after", min(again), bound=LEASE + 1)
         row.figure(f"… the last of {len(again)}", max(again), bound=LEASE + 1)
-        assert not [run for run in seen.runs if run.holder == pid and run.start > resumed and run.task not in fresh], (
+        assert not [run for run in seen.runs if run.holder == pid and run.start > resumed + WAKING and run.task not in fresh], (
             "it started something old"
         )
         accepted = {row.task: row for row in seen.rows}
