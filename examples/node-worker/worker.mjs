@@ -29,7 +29,7 @@ export class Fail extends Error {} // FAILED, whatever attempts are left
 
 export async function work(handlers, { addresses, slots = 10, grace = 30 } = {}) {
   addresses ??= (process.env.SCHEDULER_ADDRESS ?? 'localhost:10000').split(',');
-  let session = randomBytes(16), resumed = false, beatEvery = 3, lease = 15;
+  let session = randomBytes(16), resumed = false, streams = 0, beatEvery = 3, lease = 15;
   let held = new Map(); // by id and epoch: everything received, running or not yet confirmed
   let waiting = [], outbox = [], sent = new Map(), batch = 0, running = 0;
   let trustedUntil = 0, stopping = false, stream = null, turn = 0;
@@ -121,7 +121,7 @@ export async function work(handlers, { addresses, slots = 10, grace = 30 } = {})
       else if (message.cancel) cancel(keys(message.cancel.ids, message.cancel.epochs));
       else if (message.goodbye) line.end(); // this scheduler stops: go on with another one
     });
-    line.write({ hello: { protocol: 1, session, resumed, name: `${hostname()}:${process.pid}`, task_types: Object.keys(handlers), queues: ['*'],
+    line.write({ hello: { protocol: 1, session, stream: ++streams, resumed, name: `${hostname()}:${process.pid}`, task_types: Object.keys(handlers), queues: ['*'],
       capacity: { slots: stopping ? 0 : slots, prefetch: 0 },
       ids: Buffer.concat([...held.values()].map((e) => e.id)), epochs: Buffer.concat([...held.values()].map((e) => e.epoch)) } });
     await ended;

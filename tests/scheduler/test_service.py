@@ -73,6 +73,20 @@ async def test_a_hello_that_cannot_be_understood_is_refused_with_a_sentence(
     assert not (await house.man().connect(address)).over  # and nobody else is harmed
 
 
+async def test_a_hello_on_a_stream_that_broke_long_ago_takes_nothing_from_the_one_that_is_open(house: House) -> None:
+    address, _ = await house.scheduler()
+    man = await house.workman(address)
+    await man.connect(address)
+    late = house.man(session=man.session, resumed=True)
+    with pytest.raises(GRPCError, match="this Hello is late: its stream is 1, and 2 was there before") as caught:
+        await late.connect(address)
+    assert caught.value.status == Code.ABORTED
+    await create(house)
+    await man.take()
+    await asyncio.sleep(1.0)  # more than two looks for what is to be taken back
+    assert (await man.report(Outcome.COMPLETED)).stale_ids == b""
+
+
 async def test_tasks_arrive_with_all_their_columns(house: House) -> None:
     address, _ = await house.scheduler(max_attempts=9, timeout=77)
     man = house.man()

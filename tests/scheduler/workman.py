@@ -48,6 +48,7 @@ class Workman:
     _lines: dict[str, Channel] = field(default_factory=dict)
     _kept: list[SchedulerMessage] = field(default_factory=list)
     _batch: int = 0
+    _streams: int = 0
 
     async def connect(self, address: str, **hello: Any) -> Welcome:
         """Open a Work stream and say Hello."""
@@ -58,7 +59,15 @@ class Workman:
         return welcome
 
     def hello(self, **fields: Any) -> WorkerMessage:
-        usual = {"protocol": 1, "session": self.session.bytes, "resumed": self.resumed, "name": "workman", "task_types": [*self.types]}
+        self._streams += 1
+        usual = {
+            "protocol": 1,
+            "stream": self._streams,
+            "session": self.session.bytes,
+            "resumed": self.resumed,
+            "name": "workman",
+            "task_types": [*self.types],
+        }
         usual |= {"queues": ["*"], "capacity": Capacity(slots=self.slots, prefetch=self.prefetch)}
         usual |= {"ids": b"".join(self.held), "epochs": b"".join(self.held.values())}
         return WorkerMessage(hello=Hello(**{**usual, **fields}))

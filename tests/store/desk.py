@@ -87,7 +87,9 @@ class Desk:
         tasks = [NewTask(**{"task_type": "t", "payload": json.dumps({"n": number}), **fields}) for number in range(n)]
         return [made.id for made in await self.store.create(tasks)]
 
-    async def hello(self, session: UUID, held: Held | None = None, *, resumed: bool = False, lease: float = 60) -> Accepted | None:
+    async def hello(
+        self, session: UUID, held: Held | None = None, *, resumed: bool = False, stream: int | None = None, lease: float = 60
+    ) -> Accepted | None:
         ids, epochs = held.blobs if held else (b"", b"")
         who = Introduction(
             session=session,
@@ -100,6 +102,7 @@ class Desk:
             slots=10,
             ids=ids,
             epochs=epochs,
+            stream=stream,
         )
         return await self.sessions.hello(who, lease=lease)
 

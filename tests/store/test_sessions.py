@@ -6,6 +6,9 @@ from uuid import UUID, uuid4
 import pytest
 from store.desk import Desk, Held, opened, until_blocked
 
+from taskrunner.domain.errors import LateHello
+from taskrunner.store.claims import Seat
+from taskrunner.store.sessions import Accepted
 from taskrunner.store.settling import COMPLETED, GIVEN_BACK
 
 LONGEST = 700.0
@@ -19,11 +22,22 @@ async def column(desk: Desk, session: object, name: str) -> object:
 async def test_each_accepted_hello_is_a_new_stream(desk: Desk) -> None:
     seat = await desk.worker()
     assert seat.stream == 1
-    second = await desk.hello(seat.session, resumed=True)
-    third = await desk.hello(seat.session)  # the first Hello again: its answer was lost
-    assert second is not None
-    assert third is not None
-    assert (second.stream, third.stream) == (2, 3)
+    assert await desk.hello(seat.session, resumed=True) == Accepted(2, b"", b"")
+    assert await desk.hello(seat.session) == Accepted(3, b"", b"")  # the first Hello again: its answer was lost
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+async def test_a_hello_that_comes_after_a_later_one_is_late_and_does_not_count(desk: Desk, resumed: bool) -> None:
+    session = uuid4()
+    assert await desk.hello(session, stream=2) == Accepted(2, b"", b"")  # the first one never arrived
+    assert await desk.hello(session, stream=4, resumed=resumed) == Accepted(4, b"", b"")
+    await desk.create()
+    assert (await desk.claim(Seat(session, 4, 1), 1)).ids
+    for late in (4, 3):
+        with pytest.raises(LateHello, match=f"its stream is {late}, and 4 was there before"):
+            await desk.hello(session, stream=late, resumed=resumed)
+    assert await desk.sessions.take_back() == (0, [])
+    assert await desk.hello(session, resumed=resumed) == Accepted(5, b"", b"")  # a worker that does not count
 
 
 async def test_a_dead_session_and_one_that_never_was_are_over(desk: Desk) -> None:

@@ -53,6 +53,7 @@ async def test_a_broken_stream_stops_no_handler_and_loses_no_outcome(peer: Peer,
         line.hang_up.set()
         again = await peer.line()
         assert (again.hello.session, again.hello.resumed) == (line.hello.session, True)
+        assert (line.hello.stream, again.hello.stream) == (1, 2)
         assert set(split(again.hello.ids, 16)) == {confirmed, kept, running}
         assert len(again.hello.epochs) == 3 * 8
         repeated = await outcomes(again, [confirmed, kept])

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from taskrunner.domain.errors import LateHello
 from taskrunner.domain.task import Back, Lane
 from taskrunner.store import leaves
 from taskrunner.store.columns import Longs, Uuids
@@ -18,7 +19,7 @@ POISON_CAP = 3  # crashes, the last one alone: with the next one a task is given
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Introduction:
-    """Who a worker says it is. ``ids`` and ``epochs`` are the columns of what it holds."""
+    """Who a worker says it is. ``ids`` and ``epochs`` are the columns of what it holds; ``stream`` is None for one that does not count."""
 
     session: UUID
     resumed: bool
@@ -30,6 +31,7 @@ class Introduction:
     slots: int
     ids: bytes
     epochs: bytes
+    stream: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,11 @@ class Sessions:
         self._meter = meter
 
     async def hello(self, who: Introduction, *, lease: float) -> Accepted | None:
-        """Take the session on, on a new stream. None: it is dead, and the worker must begin another."""
-        return await self._line.run(lambda connection: _hello(connection, who, lease))
+        """Take the session on, on a new stream. None: it is dead, and the worker must begin another. Raises LateHello."""
+        accepted = await self._line.run(lambda connection: _hello(connection, who, lease))
+        if accepted is None and (later := await self._rows("later_stream", {"id": who.session})):
+            raise LateHello(f"its stream is {who.stream}, and {later[0][0]} was there before")
+        return accepted
 
     async def renew(self, lags: Mapping[UUID, float], *, lease: float) -> dict[UUID, Renewed]:
         """Prolong the leases of these sessions, each with the seconds by which its loop is late; those that still live."""
@@ -125,7 +130,14 @@ class Sessions:
 
 
 async def _hello(connection: Connection, who: Introduction, lease: float) -> Accepted | None:
-    opening = {"id": who.session, "lease": lease, "name": who.name, "version": who.version, "address": who.address}
+    opening: dict[str, Any] = {
+        "id": who.session,
+        "stream": who.stream,
+        "lease": lease,
+        "name": who.name,
+        "version": who.version,
+        "address": who.address,
+    }
     opening |= {"task_types": [*who.task_types], "queues": [*who.queues], "slots": who.slots}
     async with connection.transaction():
         row = await (await connection.execute(sql("resume_session" if who.resumed else "open_session"), opening)).fetchone()

@@ -41,6 +41,7 @@ class Session:
         self.executor = Executor(settings=settings, group=group, outbox=self.outbox, blocking=blocking, reporter=self.reporter)
         self.flow = Flow(executor=self.executor, outbox=self.outbox, wake=self.wake.set)
         self._resumed = False
+        self._streams = 0  # so many Hellos were sent
         self._said = (0, 0)  # the capacity, on this stream
         self.parted = False  # Goodbye is said, on this stream
 
@@ -60,12 +61,14 @@ class Session:
         """The first message on a new stream. The old one is closed by now, so that all it brought is named here."""
         started, finished = self.executor.held(), self.outbox.held()
         handlers = self.handlers.values()
+        self._streams += 1
         self._said, self.parted = self.flow.capacity(), False
         slots, prefetch = self._said
         return WorkerMessage(
             hello=Hello(
                 protocol=PROTOCOL,
                 session=self.id,
+                stream=self._streams,
                 resumed=self._resumed,
                 name=name,
                 task_types=list(self.handlers),

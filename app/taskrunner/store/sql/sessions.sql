@@ -2,14 +2,20 @@
 
 -- name: open_session
 -- The first Hello. Sent again because its answer was lost, it is a Hello like any other.
-insert into sessions (id, lease_until, name, version, address, task_types, queues, slots)
-values (%(id)s, clock_timestamp() + %(lease)s * interval '1 second', %(name)s, %(version)s, %(address)s, %(task_types)s, %(queues)s, %(slots)s)
-on conflict (id) do update set stream = sessions.stream + 1, lease_until = excluded.lease_until, stream_lost_at = null
-where sessions.status = 'LIVE' returning stream
+insert into sessions (id, stream, lease_until, name, version, address, task_types, queues, slots)
+values (%(id)s, coalesce(%(stream)s, 1), clock_timestamp() + %(lease)s * interval '1 second', %(name)s, %(version)s, %(address)s, %(task_types)s,
+  %(queues)s, %(slots)s)
+on conflict (id) do update set stream = coalesce(%(stream)s, sessions.stream + 1), lease_until = excluded.lease_until, stream_lost_at = null
+where sessions.status = 'LIVE' and sessions.stream < coalesce(%(stream)s, sessions.stream + 1) returning stream
 
 -- name: resume_session
-update sessions set stream = stream + 1, lease_until = clock_timestamp() + %(lease)s * interval '1 second', stream_lost_at = null
-where id = %(id)s and status = 'LIVE' returning stream
+-- A Hello may be carried out after the next one, when its stream broke while the database was away. It is late, and must not count: the tasks
+-- of the stream that is open would be those of an older one.
+update sessions set stream = coalesce(%(stream)s, stream + 1), lease_until = clock_timestamp() + %(lease)s * interval '1 second', stream_lost_at = null
+where id = %(id)s and status = 'LIVE' and stream < coalesce(%(stream)s, stream + 1) returning stream
+
+-- name: later_stream
+select stream from sessions where id = %(id)s and status = 'LIVE'
 
 -- name: restamp_tasks
 -- What Hello names takes the new stream; what is not there any more is lost to the session. (Each row is looked up by its id, and not all
