@@ -37,7 +37,9 @@ def _port(name: str, default: int, what: str) -> Any:
 class Settings(BaseSettings):
     """Read from flags, then the environment. The seed's names stand alone, ours begin with ``TASKRUNNER_``."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     roles: Annotated[tuple[Role, ...], NoDecode] = Field(
         ("api", "scheduler", "worker"), description="which loops this process runs: api, scheduler, worker"

@@ -31,7 +31,9 @@ async def test_queues_and_types_are_counted(api: Api) -> None:
         found = await items(api, what)
         assert {name: (one["ready"], one["scheduled"], one["running"]) for name, one in found.items()} == counts
         assert all((one["oldest_ready_age"] is None) == (not one["ready"]) for one in found.values())
-    await api.sql("update tasks_live set run_at = now() - interval '1 minute' where queue = 'a' and task_type = 'x'")
+    await api.sql("update tasks_live set run_at = now() - interval '6 days' where queue = 'a' and task_type = 'x'")
+    assert (await items(api, "queues"))["a"]["oldest_ready_age"] < 60  # nobody waits before he is there
+    await api.sql("update tasks_live set created_at = now() - interval '1 minute' where queue = 'a' and task_type = 'x'")
     assert 60 < (await items(api, "queues"))["a"]["oldest_ready_age"] < 120
 
 

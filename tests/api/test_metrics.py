@@ -24,7 +24,7 @@ async def test_gauges_say_what_is_in_the_database(api: Api) -> None:
     await api.hold(task["id"])
     await api.create(delay=600)
     await api.create(queue="q")
-    await api.sql("update tasks_live set run_at = now() - interval '50 seconds' where queue = 'q'")
+    await api.sql("update tasks_live set run_at = now() - interval '50 seconds', created_at = run_at - interval '6 days' where queue = 'q'")
     async with api.http.post("/api/queues/q/pause") as answer:
         assert answer.status == 200
 

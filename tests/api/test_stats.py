@@ -74,7 +74,7 @@ async def test_now_is_what_is_live(api: Api) -> None:
     held = await api.create()
     await api.hold(held["id"])
     await api.create()
-    await api.sql("update tasks_live set run_at = now() - interval '100 seconds' where status = 'PENDING'")
+    await api.sql("update tasks_live set run_at = '2020-01-01', created_at = now() - interval '100 seconds' where status = 'PENDING'")
     await api.create(queue="later", delay=600)
 
     async def there() -> bool:

@@ -60,7 +60,7 @@ class DatabaseMetrics(Collector):
         counts = {(lot.queue, lot.task_type, state): getattr(lot, state) for lot in self._lots for state in STATES}
         yield gauges("taskrunner_tasks", "live tasks: to be claimed now, for later, at a worker", ("queue", "task_type", "state"), counts)
         ages = {(lot.queue, lot.task_type): lot.oldest_ready_age for lot in self._lots if lot.oldest_ready_age is not None}
-        about = "how long the oldest ready task has waited since its time"
+        about = "how long the oldest ready task has waited, from its time or its creation"
         yield gauges("taskrunner_tasks_oldest_ready_age_seconds", about, ("queue", "task_type"), ages)
         for name, (about, labels) in GAUGES.items():
             found = {tuple(one.words): one.value for one in self._found if one.name == name}

@@ -4,7 +4,7 @@
 with lots as (
   select queue as name, count(*) filter (where status = 'PENDING' and run_at <= now()) as ready,
     count(*) filter (where status = 'PENDING' and run_at > now()) as scheduled, count(*) filter (where status <> 'PENDING') as running,
-    min(run_at) filter (where status = 'PENDING') as oldest
+    min(greatest(run_at, created_at)) filter (where status = 'PENDING') as oldest
   from tasks_live group by queue),
 closed as (select name from gates where scope = 'queue' and closed_until > now()),
 names as (select name from lots union select name from closed union select queue from tally)
@@ -16,7 +16,7 @@ from names left join lots using (name) order by name
 with lots as (
   select task_type as name, count(*) filter (where status = 'PENDING' and run_at <= now()) as ready,
     count(*) filter (where status = 'PENDING' and run_at > now()) as scheduled, count(*) filter (where status <> 'PENDING') as running,
-    min(run_at) filter (where status = 'PENDING') as oldest
+    min(greatest(run_at, created_at)) filter (where status = 'PENDING') as oldest
   from tasks_live group by task_type),
 closed as (select name from gates where scope = 'type' and closed_until > now()),
 served as (select unnest(task_types) as name from sessions where status = 'LIVE'),

@@ -80,7 +80,7 @@ union all
 select queue, task_type, count(*) filter (where status = 'PENDING' and run_at <= now()) as ready,
   count(*) filter (where status = 'PENDING' and run_at > now()) as scheduled, count(*) filter (where status = 'QUEUED') as queued,
   count(*) filter (where status = 'RUNNING') as running,
-  extract(epoch from now() - min(run_at) filter (where status = 'PENDING' and run_at <= now()))::float8 as oldest_ready_age
+  extract(epoch from now() - min(greatest(run_at, created_at)) filter (where status = 'PENDING' and run_at <= now()))::float8 as oldest_ready_age
 from tasks_live group by queue, task_type
 
 -- name: list_outcomes
