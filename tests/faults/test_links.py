@@ -127,14 +127,9 @@ async def test_f46_numbers_that_need_more_than_32_bits(town: Cluster) -> None:
         assert {kind for _, kind in sequences} <= {"bigint"}
         for name, _ in sequences:
             await ask(f"alter sequence {name} restart 3000000000")
-        await ask("update sessions set stream = 3000000000 where status = 'LIVE'")
-        for link in town.links.values():
-            link.reset()  # every worker says Hello again
         tasks = await row.client.post_all(30, delay=1.5)
         await ask("update tasks_live set epoch = 3000000000 where payload ->> 'scenario' = 'F46'")
         row.load(rate=40, seconds=3)
         seen = await row.drained()
         assert {one.epoch for one in seen.rows if one.task in tasks} == {3000000001}
-        ((least,),) = await ask("select min(stream) from sessions where status = 'LIVE'")
-        assert least > 3000000000
         assert seen.rerun == set()

@@ -43,12 +43,12 @@ class Workman:
     types: tuple[str, ...] = ("t",)
     held: dict[bytes, bytes] = field(default_factory=dict)
     resumed: bool = False
+    streams: int = 0
     work: Stream[WorkerMessage, SchedulerMessage] = field(init=False)
     pulse: Stream[BeatRequest, BeatReply] | None = None
     _lines: dict[str, Channel] = field(default_factory=dict)
     _kept: list[SchedulerMessage] = field(default_factory=list)
     _batch: int = 0
-    _streams: int = 0
 
     async def connect(self, address: str, **hello: Any) -> Welcome:
         """Open a Work stream and say Hello."""
@@ -59,10 +59,10 @@ class Workman:
         return welcome
 
     def hello(self, **fields: Any) -> WorkerMessage:
-        self._streams += 1
+        self.streams += 1
         usual = {
             "protocol": 1,
-            "stream": self._streams,
+            "stream": self.streams,
             "session": self.session.bytes,
             "resumed": self.resumed,
             "name": "workman",

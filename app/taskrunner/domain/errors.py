@@ -41,9 +41,5 @@ class Entangled(TaskrunnerError):
     """Something in a batch kept the whole batch from being written; nothing was. Send each part alone."""
 
 
-class LateHello(TaskrunnerError):
-    """The worker has opened a later stream since: this one is over, whatever becomes of its Hello."""
-
-
 class ConfigurationError(TaskrunnerError):
     """A setting, or what it points at, is wrong: the process cannot start."""

@@ -13,7 +13,7 @@ from grpclib.const import Cardinality, Handler
 from grpclib.exceptions import StreamTerminatedError
 from grpclib.server import Stream
 
-from taskrunner.domain.errors import LateHello, TaskrunnerError
+from taskrunner.domain.errors import TaskrunnerError
 from taskrunner.domain.lanes import Serves
 from taskrunner.domain.task import LONGEST_TIMEOUT, MOST_ATTEMPTS
 from taskrunner.scheduler.dispatch import Dispatcher
@@ -104,8 +104,6 @@ class SchedulerService:
             accepted = await self._accept(who)
         except ValueError as error:
             raise GRPCError(Code.INVALID_ARGUMENT, f"Hello is not understood: {error}") from None
-        except LateHello as error:
-            raise GRPCError(Code.ABORTED, f"this Hello is late: {error}") from None
         except TaskrunnerError as error:
             raise GRPCError(Code.UNAVAILABLE, str(error)) from None
         answer = Welcome(protocol=PROTOCOL, beat=self._settings.beat, lease=self._settings.lease)

@@ -16,7 +16,9 @@ Scope = Literal["queue", "type"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lot:
-    """What waits and runs in a queue, or of a type. The age is that of the oldest task that could run now, in seconds since its time or its creation."""
+    """What waits and runs in a queue, or of a type. The age is that of the oldest task that could run now, in seconds from its time or its
+    creation.
+    """
 
     name: str
     ready: int

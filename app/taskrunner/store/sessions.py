@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from taskrunner.domain.errors import LateHello
 from taskrunner.domain.task import Back, Lane
 from taskrunner.store import leaves
 from taskrunner.store.columns import Longs, Uuids
@@ -58,11 +57,10 @@ class Sessions:
         self._meter = meter
 
     async def hello(self, who: Introduction, *, lease: float) -> Accepted | None:
-        """Take the session on, on a new stream. None: it is dead, and the worker must begin another. Raises LateHello."""
-        accepted = await self._line.run(lambda connection: _hello(connection, who, lease))
-        if accepted is None and (later := await self._rows("later_stream", {"id": who.session})):
-            raise LateHello(f"its stream is {who.stream}, and {later[0][0]} was there before")
-        return accepted
+        """Take the session on, on a new stream. None: it is dead, and the worker must begin another; or this Hello is late, and its stream
+        over.
+        """
+        return await self._line.run(lambda connection: _hello(connection, who, lease))
 
     async def renew(self, lags: Mapping[UUID, float], *, lease: float) -> dict[UUID, Renewed]:
         """Prolong the leases of these sessions, each with the seconds by which its loop is late; those that still live."""
@@ -130,14 +128,8 @@ class Sessions:
 
 
 async def _hello(connection: Connection, who: Introduction, lease: float) -> Accepted | None:
-    opening: dict[str, Any] = {
-        "id": who.session,
-        "stream": who.stream,
-        "lease": lease,
-        "name": who.name,
-        "version": who.version,
-        "address": who.address,
-    }
+    opening: dict[str, Any] = {"id": who.session, "stream": who.stream, "lease": lease}
+    opening |= {"name": who.name, "version": who.version, "address": who.address}
     opening |= {"task_types": [*who.task_types], "queues": [*who.queues], "slots": who.slots}
     async with connection.transaction():
         row = await (await connection.execute(sql("resume_session" if who.resumed else "open_session"), opening)).fetchone()

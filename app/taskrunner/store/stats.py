@@ -35,7 +35,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """What is live of a queue and type. The age is that of the oldest task that could run now, in seconds since its time or its creation."""
+    """What is live of a queue and type. The age is that of the oldest task that could run now, in seconds from its time or creation."""
 
     queue: str
     task_type: str

@@ -14,9 +14,6 @@ where sessions.status = 'LIVE' and sessions.stream < coalesce(%(stream)s, sessio
 update sessions set stream = coalesce(%(stream)s, stream + 1), lease_until = clock_timestamp() + %(lease)s * interval '1 second', stream_lost_at = null
 where id = %(id)s and status = 'LIVE' and stream < coalesce(%(stream)s, stream + 1) returning stream
 
--- name: later_stream
-select stream from sessions where id = %(id)s and status = 'LIVE'
-
 -- name: restamp_tasks
 -- What Hello names takes the new stream; what is not there any more is lost to the session. (Each row is looked up by its id, and not all
 -- that the session holds for each of them: see settle.sql.)
