@@ -112,13 +112,13 @@ async def test_a_silent_worker_dies_with_its_lease_and_is_told_so(house: House) 
 
 
 async def test_beats_keep_a_session_alive_for_many_leases(house: House) -> None:
-    address, _ = await house.scheduler(lease=0.5)
+    address, _ = await house.scheduler(lease=1.5)
     man = await house.workman(address)
     (id_,) = await create(house)
     await man.take()
     for _ in range(20):
         assert not (await man.beat(address)).over
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
     assert (await man.report(Outcome.COMPLETED)).stale_ids == b""
     assert await house.statuses([id_]) == ["COMPLETED"]
 
