@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,7 +34,8 @@ def in_memory() -> Path | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the folder of this run's server, for its workers, too."""
+    """Choose the folder of this run's server, for its workers, too. And hear Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background is deaf to it, with all that it starts
     if SERVER in os.environ or (memory := in_memory()) is None:
         return
     folder = Path(tempfile.mkdtemp(dir=memory, prefix="taskrunner-tests-"))

@@ -94,7 +94,7 @@ async def test_one_broken_connection_kills_nobody(house: House, broken: str) -> 
 
 
 async def test_a_silent_worker_dies_with_its_lease_and_is_told_so(house: House) -> None:
-    address, _ = await house.scheduler(lease=0.5)
+    address, _ = await house.scheduler(lease=1)
     silent = await house.workman(address)
     (id_,) = await create(house)
     await silent.take()
