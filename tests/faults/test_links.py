@@ -96,10 +96,9 @@ async def test_f22_a_worker_is_cut_off_without_a_word(town: Cluster) -> None:
 
 async def test_f25_a_worker_does_not_read(town: Cluster) -> None:
     async with scenario("F25", town) as row:
-        over = town.count("a worker's session is over")
         schedulers = [psutil.Process(town.pid(name)) for name in SCHEDULERS]
         before, peak = [one.memory_info().rss for one in schedulers], 0
-        victim = "worker-1"
+        victim, pid = "worker-1", town.pid("worker-1")
         for link in (link for (worker, _), link in town.links.items() if worker == victim):
             link.stall(DOWN)
         stalled = now()
@@ -110,12 +109,12 @@ async def test_f25_a_worker_does_not_read(town: Cluster) -> None:
             await asyncio.sleep(0.1)
             ran = {run.task for run in row.runs()}
         await posting
+        town.absences.append(Absence(pid, stalled, now()))
         for link in town.links.values():
             link.flow()
         seen = await row.drained()
         assert len(ran) > 250, "the others go on"
-        assert town.count("a worker's session is over") == over, "a lease was lost: what the worker says is heard"
-        assert seen.rerun == set()
+        assert seen.rerun <= {run.task for run in seen.runs if run.holder == pid}, "only what the worker had by then may run again"
         row.note(f"30 MB of tasks and a worker that does not read: a scheduler grows by {peak / 1e6:.1f} MB")
         assert peak < 3 * 20e6
 

@@ -10,7 +10,7 @@ import structlog
 from taskrunner import Context, task
 
 log = structlog.get_logger("shop")
-DEAF = threading.Event()
+INSIDE, DEAF = threading.Event(), threading.Event()
 
 
 @task("log.inline")
@@ -34,6 +34,7 @@ async def _aside(payload: Any) -> None:
 
 @task("log.deaf")
 def deaf(ctx: Context, payload: Any) -> None:
+    INSIDE.set()
     DEAF.wait(10)
 
 

@@ -81,7 +81,7 @@ async def test_children_log_as_their_worker_does(capfd: pytest.CaptureFixture[st
 async def test_a_handler_that_does_not_stop_is_named_in_full(stream: io.StringIO) -> None:
     async with open_bench(log_tasks.deaf, cancel_grace=0.05) as bench:
         (id_,) = bench.give("log.deaf", None, attempt=3)
-        await bench.until(lambda: bool(bench.executor.floor.running))
+        await bench.until(log_tasks.INSIDE.is_set)  # before that, it is simply not begun
         bench.executor.interrupt()
         await bench.outcomes([id_])
         (line,) = [line for line in lines(stream.getvalue()) if "still runs" in line["event"]]
