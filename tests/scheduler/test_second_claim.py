@@ -17,7 +17,8 @@ HELD_UP = """
 create sequence claims_seen;
 create function hold_up() returns trigger language plpgsql as $$
 begin if nextval('claims_seen') = 1 then perform pg_sleep(30); end if; return new; end $$;
-create trigger hold_up before update on tasks_live for each row when (new.status = 'QUEUED' and old.status = 'PENDING') execute function hold_up()
+create trigger hold_up before update on tasks_live for each row
+when (new.status = 'QUEUED' and old.status = 'PENDING') execute function hold_up()
 """
 SLEEPING = "select pid from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
 
