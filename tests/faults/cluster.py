@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ SCHEDULERS = ("scheduler-1", "scheduler-2")
 WORKERS = ("worker-1", "worker-2", "worker-3")
 API = "api-1"
 API2 = "api-2"  # only where a scenario asks for it
+LISTENING = range(20_000, 32_000)  # below the ports of outgoing connections, or one of these takes it while a process is down
 
 
 class Cluster:
@@ -162,11 +164,12 @@ class Cluster:
 
 def free_ports(n: int) -> list[int]:
     """Ports that nobody uses now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    ports = set[int]()
+    while len(ports) < n:
+        port = secrets.choice(LISTENING)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.add(port)
+    return list(ports)
 
 
 @asynccontextmanager

@@ -54,7 +54,7 @@ async def test_f34_a_scheduler_and_the_api_are_asked_to_stop(town: Cluster) -> N
         seen = await row.drained()
         # A connection that the kernel had accepted and the API had not is reset when the door closes.
         assert not set(row.client.unknown) & {row.n for row in seen.rows}, "a request that the API had taken was not answered"
-        assert len(row.client.unknown) <= 3
+        assert len(row.client.unknown) <= 10
         assert set(row.client.refused.values()) <= {0, 503}
         assert seen.rerun == set()
         starts = sorted(run.start for run in seen.runs if asked - 0.1 < run.start < stopping)
