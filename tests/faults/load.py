@@ -76,7 +76,7 @@ class Client:
     async def post_all(self, many: int, task_type: str = "work", **payload: Any) -> list[str]:
         """So many alike, all of which must be acknowledged, at the second try where a machine is busy; their ids."""
         async with connections() as session, asyncio.TaskGroup() as group:
-            posts = [group.create_task(self.insist(session, task_type, patience=PATIENCE, **payload)) for _ in range(many)]
+            posts = [group.create_task(self.insist(session, task_type, patience=2 * PATIENCE, **payload)) for _ in range(many)]
         return [self.acknowledged[post.result()] for post in posts]
 
     async def run(self, *, rate: float, seconds: float, each: float = 0.02) -> None:

@@ -10,7 +10,7 @@ from faults.proxy import proxy
 from faults.scenario import scenario
 from faults.waiting import now
 
-pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 APIS = (API, API2)
 TRIES = 8
 
@@ -25,7 +25,7 @@ async def test_f09_the_api_dies_before_it_answers(town: Cluster) -> None:
             async with asyncio.TaskGroup() as group:
                 for _ in range(TRIES):
                     for _ in range(30):
-                        group.create_task(row.client.insist(session, patience=20))
+                        group.create_task(row.client.insist(session, patience=40))
                     await asyncio.sleep(0.3)  # some are being committed
                     town.kill(API)
         finally:

@@ -8,7 +8,7 @@ from faults.cluster import LEASE, Cluster
 from faults.scenario import scenario
 from faults.waiting import now, until
 
-pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 OURS = "from pg_stat_activity where application_name = 'taskrunner' and backend_type = 'client backend'"
 
 

@@ -104,7 +104,7 @@ async def test_f14_the_primary_is_lost(tmp_path: Path, postgres_bin: Path | None
             # Claims that the standby never saw are not in its history.
             async with scenario(f"F14/{mode}", town, but=() if mode == "on" else ("I3", "I5")) as row:
                 load = row.load(rate=60, seconds=10)
-                await until(lambda: len(row.runs()) > 100, within=10, what="tasks that run")
+                await until(lambda: len(row.runs()) > 100, within=20, what="tasks that run")
                 await primary.kill()
                 town.server = standby
                 await standby.ask("select pg_promote()")
@@ -148,7 +148,7 @@ async def test_f20_the_disk_is_full(tmp_path: Path, postgres_bin: Path | None, s
     server = Server(small_disk / "postgres", free_ports(1)[0], postgres_bin, options=options)
     async with cluster(tmp_path, None, server=server) as town, scenario("F20", town) as row:
         row.load(rate=40, seconds=25)
-        await until(lambda: len(row.runs()) > 40, within=10, what="tasks that run")
+        await until(lambda: len(row.runs()) > 40, within=20, what="tasks that run")
         ballast = small_disk / "ballast"
         with ballast.open("wb", buffering=0) as file:
             with pytest.raises(OSError, match="No space"):

@@ -10,7 +10,7 @@ from faults.cluster import GRACE, LEASE, WORKERS, Cluster, cluster, sessions_of
 from faults.scenario import busiest, scenario
 from faults.waiting import now, until
 
-pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 
 async def test_f01_a_worker_is_killed(town: Cluster) -> None:
