@@ -35,7 +35,7 @@ QUICK = {"lease": 1.5, "scheduler_port": 0, "cancel_grace": 30}
 
 @dataclass(slots=True)
 class Workman:
-    """One session. ``held`` is what it would name in a Hello: pairs of (id, epoch) as they came."""
+    """One session. ``held`` is what it would name in a Hello: pairs of (id, epoch) as they came. ``streams`` are the Hellos it has said."""
 
     session: UUID = field(default_factory=uuid4)
     slots: int = 10
